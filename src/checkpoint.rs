@@ -33,6 +33,7 @@ pub(crate) mod merge;
 pub mod owner;
 pub(crate) mod pending;
 pub(crate) mod protocol;
+pub(crate) mod relay;
 pub(crate) mod segment;
 pub mod state;
 pub(crate) mod state_handle;

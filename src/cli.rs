@@ -21,6 +21,7 @@ mod readiness;
 mod schema;
 mod serve;
 mod signal;
+mod supervise;
 mod verify;
 
 use std::ffi::OsString;
@@ -138,6 +139,9 @@ enum Command {
 struct RunArguments {
     /// The dataflow; optional if there is only one
     dataflow: Option<String>,
+    /// Run as a child process, and start it again whenever it fails, after 1 to 30 seconds
+    #[arg(long)]
+    supervise: bool,
     #[command(flatten)]
     settings: Flags<false>,
 }

@@ -38,6 +38,15 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// Random bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    use std::io::Read;
+    let mut bytes = [0; N];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.expect("every Unix has a source of randomness");
+    bytes
+}
+
 /// A number that no other process is likely to have drawn: distinguishes two processes that claim the same
 /// generation.
 pub fn nonce() -> u64 {

@@ -10,6 +10,7 @@
 //! location, and with the nearest name if a setting is unknown. No secret gets into an [`ResolvedSetting`] or
 //! an error.
 
+pub(crate) mod cluster;
 mod layers;
 mod raw_value;
 pub(crate) mod table;
@@ -19,6 +20,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::cluster::ClusterSettings;
 use self::layers::RawSetting;
 pub(crate) use self::layers::{CliOverride, SettingOrigin};
 use self::table::source_settings;
@@ -109,6 +111,8 @@ pub(crate) struct ServiceSettings {
     pub on_new_plan: OnNewProgram,
     /// What to do if a replayed epoch has a different result.
     pub on_difference: OnDifference,
+    /// The processes of the cluster.
+    pub cluster: ClusterSettings,
     /// Limits on reading ahead.
     pub bounds: BufferLimits,
     /// The name of the application: a ledger belongs to one.
@@ -271,6 +275,9 @@ fn agree(settings: &ServiceSettings, said: &BTreeMap<String, RawSetting>, mistak
         if let Some((name, wrong)) = connector.conflict(&settings.connectors) {
             mistakes.add(origin(&name), format!("`{name}` {wrong}"));
         }
+    }
+    if let Err((name, wrong)) = settings.cluster.resolve() {
+        mistakes.add(origin(name), format!("`{name}` {wrong}"));
     }
     let place = &settings.checkpoint_place;
     let in_bucket = place.url.as_ref().is_some_and(|url| url.starts_with("s3://"));

@@ -243,7 +243,7 @@ impl<T: 'static> IngestOperator<T> {
                 self.durable = self.durable.max(binding.epoch);
                 self.pending.push_back((binding, BoundBy::Restored));
             }
-            Order::Checkpoint(_) => {}
+            Order::Checkpoint { .. } => {}
             Order::Epoch { binding, replay } => {
                 self.bind_schemas(&binding);
                 if replay {

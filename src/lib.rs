@@ -82,6 +82,7 @@ pub mod late;
 #[doc(hidden)]
 pub mod ledger;
 #[doc(hidden)]
+pub(crate) mod mesh;
 pub mod metrics;
 pub mod operator;
 pub(crate) mod panic_context;

@@ -14,7 +14,9 @@
 //! network. They carry empty timestamps: no progress is tracked for them.
 
 pub mod checkpoints;
+mod cluster;
 pub(crate) mod control;
+mod gather;
 mod ledger_writer;
 pub mod progress;
 #[cfg(test)]
@@ -44,6 +46,8 @@ use crate::error::{Error, Result};
 use crate::health::Dependency;
 use crate::ingest::BufferLimits;
 use crate::ledger::{Claim, LedgerStore, MemoryLog, Recovered};
+pub use crate::mesh::Cluster;
+use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::position::{Offset, PartitionId, PartitionRange, SourceId};
 use crate::runtime::control::Leader;
@@ -76,15 +80,6 @@ pub enum LedgerLocation {
     Opened(OpenStore),
 }
 
-/// The processes of a cluster.
-#[derive(Clone, Debug)]
-pub struct Cluster {
-    /// The index of this process.
-    pub process: usize,
-    /// The engine address of each process, `host:port`; the same list in every process.
-    pub addresses: Vec<String>,
-}
-
 /// How to run a dataflow.
 #[derive(Clone)]
 pub struct RunSettings {
@@ -108,7 +103,7 @@ pub struct RunSettings {
     pub history: Duration,
     /// Whether the ledger records the result of each epoch, to verify replays against it.
     pub on_difference: OnDifference,
-    /// Whether and where to write checkpoints. Processes of a cluster write none.
+    /// Whether and where to write checkpoints. In a cluster, the process with the ledger writes those of all.
     pub checkpoints: Option<checkpoints::CheckpointSettings>,
     /// Trims the ledger once that many bytes are no longer needed by any checkpoint; never if `None`.
     pub trim_least: Option<u64>,
@@ -234,10 +229,16 @@ pub(crate) struct ProcessState {
     /// The sources that are idle as of it.
     pub(crate) idle: Mutex<BTreeSet<SourceId>>,
     pub(crate) compared: Mutex<ComparisonReport>,
-    /// The checkpoints, if enabled.
-    pub(crate) checkpoints: Option<Checkpoints>,
-    /// The checkpoint that this run resumes from.
-    pub(crate) restored: Option<Arc<RestoredCheckpoint>>,
+    /// The checkpoints, if enabled. A process without the ledger learns that when it joins the cluster.
+    pub(crate) checkpoints: OnceLock<Checkpoints>,
+    /// The checkpoint that this run resumes from, if there is one. Learned likewise.
+    pub(crate) restored: OnceLock<Arc<RestoredCheckpoint>>,
+    /// The signatures of stateful steps.
+    pub(crate) states: Vec<StepSignature>,
+    /// Identifies the plan to other processes.
+    pub(crate) plan_hash: u64,
+    /// The connections to the other processes, once they are there.
+    pub(crate) mesh: OnceLock<Arc<Mesh>>,
 }
 
 /// A running dataflow.
@@ -374,6 +375,11 @@ impl Service {
         &self.shared.halt
     }
 
+    /// Whether the other processes of the cluster are still to be connected.
+    pub fn is_forming(&self) -> bool {
+        self.shared.settings.cluster.is_some() && self.shared.mesh.get().is_none()
+    }
+
     /// The progress of replaying an earlier run, as `(closed, last)`; `None` once the service is live.
     pub fn replaying(&self) -> Option<(Option<Epoch>, Epoch)> {
         let last = Epoch(self.shared.replay_to.load(Ordering::Acquire));
@@ -400,7 +406,7 @@ impl Service {
 
     /// While state is loaded: the epoch of the checkpoint, and the share that was read, from 0 to 1.
     pub fn restoring(&self) -> Option<(Epoch, f64)> {
-        let restored = self.shared.restored.as_ref()?;
+        let restored = self.shared.restored.get()?;
         if self.shared.views.closed().is_some() {
             return None;
         }
@@ -412,18 +418,18 @@ impl Service {
 
     /// The epoch of the checkpoint that this run resumed from.
     pub fn restored(&self) -> Option<Epoch> {
-        let restored = self.shared.restored.as_ref();
+        let restored = self.shared.restored.get();
         restored.map(|restored| restored.manifest.epoch)
     }
 
     /// The newest complete checkpoint: one of this run, or the one that it resumed from.
     pub fn checkpointed(&self) -> Option<Epoch> {
-        self.shared.checkpoints.as_ref()?.newest()
+        self.shared.checkpoints.get()?.newest()
     }
 
     /// Why the last checkpoint failed, if it did. Reads are not affected; a restart takes longer.
     pub fn checkpoint_trouble(&self) -> Option<String> {
-        self.shared.checkpoints.as_ref()?.trouble()
+        self.shared.checkpoints.get()?.trouble()
     }
 
     /// The errors of sinks, if any. Writes are retried; once too much is queued for a sink, no further epoch

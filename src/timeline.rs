@@ -190,7 +190,7 @@ impl WorkerContext {
                 self.timeline.borrow_mut().seed(base);
                 None
             }
-            Order::Checkpoint(_) | Order::Durable(_) | Order::Live | Order::Stop => None,
+            Order::Checkpoint { .. } | Order::Durable(_) | Order::Live | Order::Stop => None,
         };
         for (source, inbox) in self.inboxes.borrow_mut().iter_mut() {
             if only.is_none_or(|id| id == *source) {

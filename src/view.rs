@@ -27,6 +27,7 @@ pub(crate) mod writer;
 pub(crate) mod parse;
 mod plan;
 mod read;
+pub(crate) mod remote;
 mod row;
 mod scan;
 mod snapshots;
@@ -50,6 +51,7 @@ use crate::schema::RowSchema;
 use crate::schema::fields::FieldNames;
 use crate::schema::trace::{Traced, trace};
 use crate::time::{self, Epoch, EventTime, WindowLayout};
+use crate::view::remote::RemoteShards;
 use crate::view::serve::{ReadError, Serve};
 use crate::view::shard::Shard;
 use crate::view::snapshots::{FloorRise, Snapshots};
@@ -194,7 +196,11 @@ pub struct Views {
     /// No floor rises above this epoch.
     held: AtomicU64,
     views: RwLock<BTreeMap<String, Arc<View>>>,
+    remote: RemoteSlot,
 }
+
+/// The shards of other processes, once they are connected.
+type RemoteSlot = Arc<OnceLock<Arc<dyn RemoteShards>>>;
 
 /// Maximum number of snapshots, whatever the views' histories.
 const SNAPSHOTS_MAX: usize = 1 << 17;
@@ -208,7 +214,23 @@ impl Views {
             closed: watch::Sender::new(None),
             held: AtomicU64::new(u64::MAX),
             views: RwLock::default(),
+            remote: Arc::default(),
         })
+    }
+
+    /// Whether other processes have shards of the views.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.remote.get().is_some()
+    }
+
+    /// Reads of all views include the rows of other processes from now on.
+    pub(crate) fn set_remote(&self, shards: Arc<dyn RemoteShards>) {
+        let _once = self.remote.set(shards);
+    }
+
+    /// The view with this name, with its shards.
+    pub(crate) fn shards(&self, name: &str) -> Option<Arc<View>> {
+        self.views.read().get(name).cloned()
     }
 
     /// The view with this definition. Every worker calls this while it builds the dataflow; the first call
@@ -242,7 +264,8 @@ impl Views {
         };
         let owner = format!("view `{}`", spec.name);
         let schema = RowSchema::new(&owner, key(), value(), names)?;
-        let view = Arc::new(View::new(spec, schema, types, self.peers));
+        let remote = self.remote.clone();
+        let view = Arc::new(View::new(spec, schema, types, (self.peers, remote)));
         views.insert(view.spec.name.clone(), view.clone());
         Ok(view)
     }
@@ -373,10 +396,16 @@ pub struct View {
     shards: Box<[ShardSlot]>,
     /// The lowest epoch that may be read.
     floor: AtomicU64,
+    remote: RemoteSlot,
 }
 
 impl View {
-    fn new(spec: ViewSpec, schema: RowSchema, types: [TypeId; 2], peers: usize) -> Self {
+    fn new(
+        spec: ViewSpec,
+        schema: RowSchema,
+        types: [TypeId; 2],
+        (peers, remote): (usize, RemoteSlot),
+    ) -> Self {
         let shards = std::iter::repeat_with(OnceLock::new).take(peers.max(1)).collect();
         Self {
             spec,
@@ -384,6 +413,7 @@ impl View {
             types,
             shards,
             floor: AtomicU64::new(0),
+            remote,
         }
     }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::manifest::{StepFiles, StepSignature};
 use super::pending::{CheckpointState, FloorHold, PendingCheckpoint, WriterIdentity, WriterMessage};
+use super::relay::{CheckpointRelay, RelayedPart};
 use super::store::{CheckpointStore, RestoredCheckpoint};
 use super::writer::CheckpointWriter;
 use crate::fault;
@@ -24,6 +25,8 @@ pub struct Checkpoints {
     steps: Arc<[String]>,
     job: Mutex<Option<Arc<PendingCheckpoint>>>,
     hold: FloorHold,
+    /// Whether another process writes them.
+    relayed: bool,
 }
 
 impl Checkpoints {
@@ -82,8 +85,30 @@ impl Checkpoints {
             steps: names,
             job,
             hold,
+            relayed: false,
         };
         (own, writer)
+    }
+
+    /// The checkpoints of a process that sends its part to another one, which writes them.
+    pub(crate) fn relayed(
+        shapes: &[StepSignature],
+        workers: usize,
+        hold: FloorHold,
+    ) -> (Self, CheckpointRelay) {
+        let (to, from) = channel();
+        let held = Arc::<AtomicUsize>::default();
+        let relay = CheckpointRelay::new(from, held.clone(), workers, hold.clone());
+        let own = Self {
+            to,
+            held,
+            state: Arc::default(),
+            steps: shapes.iter().map(|shape| shape.identity.to_string()).collect(),
+            job: Mutex::new(None),
+            hold,
+            relayed: true,
+        };
+        (own, relay)
     }
 
     /// Whether a checkpoint may begin.
@@ -91,28 +116,51 @@ impl Checkpoints {
         !self.state.busy.load(Ordering::Acquire)
     }
 
-    /// Begins a checkpoint as of `at.epoch`, which must not have reached any worker yet.
-    pub(crate) fn begin(&self, at: EpochBinding) {
+    /// Begins a checkpoint as of `at.epoch`, which must not have reached any worker yet. Returns whether the
+    /// previous one failed.
+    pub(crate) fn begin(&self, at: EpochBinding) -> bool {
         self.state.busy.store(true, Ordering::Release);
         // Views must be saved with everything that can be read now, back to their floors.
         (self.hold)(Epoch::ZERO);
         self.state.epoch.store(at.epoch.0, Ordering::Release);
-        let job = Arc::new(PendingCheckpoint {
-            epoch: at.epoch,
-            retry: self.state.retry.load(Ordering::Acquire),
+        let retry = self.state.retry.load(Ordering::Acquire);
+        let job = self.pending(at.epoch, retry);
+        *self.job.lock() = Some(job.clone());
+        job.tell(WriterMessage::Begin(job.clone(), at));
+        fault::point("checkpoint.begun");
+        retry
+    }
+
+    fn pending(&self, epoch: Epoch, retry: bool) -> Arc<PendingCheckpoint> {
+        Arc::new(PendingCheckpoint {
+            epoch,
+            retry,
             to: self.to.clone(),
             held: self.held.clone(),
             steps: self.steps.clone(),
             failed: Mutex::default(),
-        });
-        *self.job.lock() = Some(job.clone());
-        job.tell(WriterMessage::Begin(job.clone(), at));
-        fault::point("checkpoint.begun");
+        })
     }
 
-    /// The checkpoint in progress, if it is as of `epoch`.
-    pub(crate) fn job(&self, epoch: Epoch) -> Option<Arc<PendingCheckpoint>> {
-        self.job.lock().clone().filter(|job| job.epoch == epoch)
+    /// The checkpoint in progress, if it is as of `epoch`. In a process that does not write it, it begins
+    /// with the first call.
+    pub(crate) fn job(&self, epoch: Epoch, retry: bool) -> Option<Arc<PendingCheckpoint>> {
+        let mut current = self.job.lock();
+        if self.relayed && current.as_ref().is_none_or(|job| job.epoch < epoch) {
+            (self.hold)(Epoch::ZERO);
+            let job = self.pending(epoch, retry);
+            job.tell(WriterMessage::Join(job.clone()));
+            *current = Some(job);
+        }
+        current.clone().filter(|job| job.epoch == epoch)
+    }
+
+    /// Adds another process's part to the checkpoint in progress.
+    pub(crate) fn take_part(&self, part: RelayedPart) {
+        let job = self.job.lock().clone().filter(|job| job.epoch == part.epoch);
+        if let Some(job) = job {
+            part.contents.give(&job);
+        }
     }
 
     /// Whether a checkpoint as of `epoch` is in progress.

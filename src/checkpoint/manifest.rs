@@ -245,7 +245,7 @@ fn unseal<T: DeserializeOwned>(what: &str, bytes: &[u8], format_min: u32) -> Res
 }
 
 /// The bounds below which a step's entries are dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetentionBounds {
     /// See [`StepFiles::cut`](StepFiles::cut).
     pub cut: EventTime,

@@ -32,6 +32,8 @@ pub(crate) struct StateChunk {
 
 pub(super) enum WriterMessage {
     Begin(Arc<PendingCheckpoint>, EpochBinding),
+    /// A checkpoint that another process writes.
+    Join(Arc<PendingCheckpoint>),
     Chunk(StateChunk),
     /// Data to be dropped.
     Discard(Box<dyn Send>),

@@ -414,6 +414,16 @@ impl RestoredCheckpoint {
         })
     }
 
+    /// Where it is.
+    pub(crate) fn store(&self) -> &CheckpointStore {
+        &self.store
+    }
+
+    /// The step of it that each step of the dataflow resumes.
+    pub(crate) fn held(&self) -> &[Option<usize>] {
+        &self.held
+    }
+
     /// The files from which a step of the dataflow resumes.
     pub fn files(&self, step: usize) -> Option<&StepFiles> {
         let at = (*self.held.get(step)?)?;

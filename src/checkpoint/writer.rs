@@ -103,6 +103,8 @@ impl CheckpointWriter {
         match (message, &mut current) {
             (WriterMessage::End, _) => return false,
             (WriterMessage::Discard(old), _) => drop(old),
+            // Of a process that writes none.
+            (WriterMessage::Join(_), _) => {}
             (WriterMessage::Begin(job, at), _) => current = Some(self.begin(job, at)),
             (WriterMessage::Chunk(piece), Some(current)) => {
                 self.held.fetch_sub(piece.chunk.bytes.len(), Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Readiness of a running service, for `/health/ready` and the log.
 //!
 //! ```text
-//!   restore ─▶ replay ─▶ catch_up ─▶ ready, once and for all
+//!   (cluster ─▶) restore ─▶ replay ─▶ catch_up ─▶ ready, once and for all
 //!   (a checkpoint)  (what was bound)  (what the sources held)     trouble: at any time, for as long as it lasts
 //! ```
 
@@ -70,6 +70,10 @@ impl<'a> ReadinessWatcher<'a> {
     /// Reports the progress of the start.
     fn progress(&self) {
         let (service, readiness) = (self.service, self.readiness);
+        match service.is_forming() {
+            true => readiness.wait_for("cluster", "waiting for the other processes of the cluster"),
+            false => readiness.clear("cluster"),
+        }
         match service.restoring() {
             Some((epoch, share)) => readiness.wait_for(
                 "restore",

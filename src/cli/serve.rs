@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::cli::readiness::ReadinessWatcher;
-use crate::cli::{RunArguments, signal};
+use crate::cli::{RunArguments, signal, supervise};
 use crate::codec::registry::Registry;
 use crate::codec::registry::access::{Credentials, RegistryAccess};
 use crate::config::{self, KnownSource, LogFormat, RegistrySettings, ResolvedSettings};
@@ -37,6 +37,9 @@ pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
     let settings = &resolved.settings;
     log_to_stderr(&resolved);
     let tokio = tokio()?;
+    if arguments.supervise {
+        return supervise::run(&tokio);
+    }
     let registry = registry(&settings.registry, tokio.handle())?;
     let env = environment(settings, registry);
     let running = ServeContext {
@@ -179,6 +182,7 @@ impl ServeContext<'_> {
             on_difference: wanted.on_difference,
             trim_least: wanted.checkpoints_trim.then_some(runtime::TRIM_LEAST),
             checkpoints,
+            cluster: wanted.cluster.resolve().unwrap_or_default(),
             ..RunSettings::default()
         })
     }

@@ -3,6 +3,7 @@
 //! Everything else is derived from it: the command line flags, the environment variables, the contents of a
 //! file, the output of `check`, and the page docs/settings.md (a test compares the page with it).
 
+mod cluster;
 mod sources;
 
 pub(crate) use sources::source_settings;
@@ -25,7 +26,7 @@ use crate::setting::{
 /// Every setting, in the order of display: the engine's, then those of each connector.
 pub(crate) fn settings() -> impl Iterator<Item = &'static Setting> {
     let own = CONNECTORS.iter().flat_map(|connector| connector.settings());
-    SETTINGS.iter().chain(own)
+    SETTINGS.iter().chain(cluster::SETTINGS).chain(own)
 }
 
 /// The sections for properties of clients.

@@ -113,7 +113,11 @@ fn describe<'a>(shared: &RequestContext, view: &'a dyn Serve, at: &Snapshot) -> 
         key: schema.key.iter().map(FieldDescription::of).collect(),
         value: schema.value.iter().map(FieldDescription::of).collect(),
         windowed: spec.windows.is_some(),
-        rows: view.rows_len(),
+        rows: match view.is_whole() {
+            true => view.rows_len(),
+            // Other processes are asked, which blocks.
+            false => tokio::task::block_in_place(|| view.rows_count(at)),
+        },
         keep: spec.keep.map(span),
         history: span(spec.history),
         changed: view.changed(at).0,
@@ -151,7 +155,10 @@ pub(crate) async fn epoch(
         (None, None) => return Err(gone(&shared, epoch)),
         (Some(bindings), None) => {
             let bindings = bindings.clone();
-            read::blocking(&shared, move || bindings(epoch).map_err(Problem::internal)).await?
+            read::blocking(&shared, &shared.scans, move || {
+                bindings(epoch).map_err(Problem::internal)
+            })
+            .await?
         }
     };
     match found {

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use axum::extract::{RawQuery, State};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::http::answer::{self, AnswerHead, Positions, Rows, TaggedBody, Time};
@@ -93,13 +94,18 @@ pub(crate) async fn row(
         key,
         window: params.window,
     };
-    guarded(|| {
-        let found = view
-            .row(&query, &at)
-            .map_err(|error| snapshot::read(error, Some(&*view)))?;
-        let Some(found) = found else {
-            return Err(absent(&name, &at));
+    let failed = |error| snapshot::read(error, Some(&*view));
+    let mut found = guarded(|| view.local_row(&query, &at).map_err(failed))?;
+    if found.is_none() && !view.is_whole() {
+        let (view, at) = (view.clone(), at.clone());
+        let ask = move || {
+            view.row(&query, &at)
+                .map_err(|error| snapshot::read(error, Some(&*view)))
         };
+        found = blocking(&shared, &shared.gathers, ask).await?;
+    }
+    let found = found.ok_or_else(|| absent(&name, &at))?;
+    guarded(|| {
         let body = answer::bytes_of(&RowAnswer {
             at: AnswerHead::of(at.epoch),
             watermark: Time(view.watermark(&at)),
@@ -239,9 +245,12 @@ where
         then_max: (scanned_max > SCANNED_INLINE_MAX).then_some(scanned_max),
         again: false,
     };
-    let done = guarded(|| read(&mut first));
-    if !first.again {
-        return done;
+    // In a cluster, every read asks other processes.
+    if !shared.state.views.is_spread() {
+        let done = guarded(|| read(&mut first));
+        if !first.again {
+            return done;
+        }
     }
     let mut last = ReadAttempt {
         scanned_max,
@@ -250,18 +259,26 @@ where
         then_max: None,
         again: false,
     };
-    blocking(shared, move || read(&mut last)).await
+    let slots = match shared.state.views.is_spread() {
+        true => &shared.gathers,
+        false => &shared.scans,
+    };
+    blocking(shared, slots, move || read(&mut last)).await
 }
 
 /// Runs `work` on a thread where it may take long. Slots are limited, and so is the time to wait for one.
-pub(crate) async fn blocking<T, F>(shared: &RequestContext, work: F) -> Result<T, Problem>
+pub(crate) async fn blocking<T, F>(
+    shared: &RequestContext,
+    slots: &Arc<Semaphore>,
+    work: F,
+) -> Result<T, Problem>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Problem> + Send + 'static,
 {
-    let scans = shared.scans.clone();
+    let slots = slots.clone();
     let turn = async move {
-        let place = scans.acquire_owned().await.map_err(Problem::internal)?;
+        let place = slots.acquire_owned().await.map_err(Problem::internal)?;
         let done = tokio::task::spawn_blocking(move || {
             // Held until the work ends, not until the client gives up.
             let _place = place;

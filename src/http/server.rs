@@ -31,6 +31,8 @@ use crate::http::{HttpSettings, ServerState};
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Number of connections beyond the limit that are answered with a 503.
 const TURNED_AWAY_MAX: usize = 64;
+/// Maximum number of concurrent reads that wait for other processes of a cluster.
+const GATHERS_MAX: usize = 128;
 /// The pause after a failed accept, which usually means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,6 +48,7 @@ pub(crate) async fn run(
     let patterns = route::table().map(|(pattern, _)| pattern);
     let shared = Arc::new(RequestContext {
         scans: Arc::new(Semaphore::new(settings.scans_max.max(1))),
+        gathers: Arc::new(Semaphore::new(GATHERS_MAX)),
         routes: patterns
             .into_iter()
             .chain([NONE])

@@ -17,6 +17,8 @@ pub(crate) struct RequestContext {
     pub state: Arc<ServerState>,
     /// Slots for large scans.
     pub scans: Arc<Semaphore>,
+    /// Slots for reads of rows that other processes have.
+    pub gathers: Arc<Semaphore>,
     /// By pattern, including [`NONE`].
     pub routes: BTreeMap<&'static str, RouteMetrics>,
 }

@@ -275,12 +275,12 @@ impl Leader {
         now: ClockReading,
         orders: &mut Vec<Order>,
     ) {
-        if let (Some(due), Some(checkpoints)) = (&mut self.due, &shared.checkpoints)
+        if let (Some(due), Some(checkpoints)) = (&mut self.due, shared.checkpoints.get())
             && checkpoints.is_free()
             && due.is_due(epoch, now)
         {
-            checkpoints.begin(self.sequencer.base());
-            orders.push(Order::Checkpoint(epoch));
+            let retry = checkpoints.begin(self.sequencer.base());
+            orders.push(Order::Checkpoint { epoch, retry });
         }
     }
 
@@ -483,8 +483,9 @@ fn deliver(
             {
                 shared.replay_to.fetch_max(binding.epoch.0, Ordering::AcqRel);
             }
-            if let (Order::Checkpoint(epoch), Some(checkpoints)) = (&order, &shared.checkpoints)
-                && let Some(job) = checkpoints.job(*epoch)
+            if let (Order::Checkpoint { epoch, retry }, Some(checkpoints)) =
+                (&order, shared.checkpoints.get())
+                && let Some(job) = checkpoints.job(*epoch, *retry)
             {
                 worker_context.steps.begin(*epoch, job);
                 fault::point("checkpoint.frozen");

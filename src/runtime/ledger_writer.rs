@@ -140,7 +140,7 @@ fn append(
     group: &[EpochBinding],
     progress: &[ShardProgress],
 ) -> Result<()> {
-    let Some(checkpoints) = &shared.checkpoints else {
+    let Some(checkpoints) = shared.checkpoints.get() else {
         return ledger.append_group(group, progress);
     };
     let at = group.iter().position(|binding| checkpoints.is_at(binding.epoch));
@@ -186,7 +186,7 @@ impl LedgerTrimmer {
     }
 
     fn begin(&mut self, shared: &ProcessState, ledger: &dyn LedgerStore) -> Option<TrimTask> {
-        let (checkpoints, least) = (shared.checkpoints.as_ref()?, shared.settings.trim_least?);
+        let (checkpoints, least) = (shared.checkpoints.get()?, shared.settings.trim_least?);
         let trimmable = checkpoints.trimmable();
         if trimmable <= self.upto {
             return None;

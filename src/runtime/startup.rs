@@ -1,9 +1,9 @@
 //! Starts a run: opens the ledger, chooses a checkpoint, and determines the lineage of results.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
@@ -67,6 +67,7 @@ impl ProcessParts {
             metrics: &metrics,
         };
         let begun = if leads { run.begin()? } else { RunStart::default() };
+        let plan_hash = run.plan_hash();
         let shared = Arc::new(ProcessState {
             flow: flow.clone(),
             views,
@@ -88,13 +89,16 @@ impl ProcessParts {
             bound: Mutex::default(),
             idle: Mutex::default(),
             compared: Mutex::default(),
-            checkpoints: begun.checkpoints,
-            restored: begun.restored,
+            checkpoints: begun.checkpoints.map_or_else(OnceLock::new, OnceLock::from),
+            restored: begun.restored.map_or_else(OnceLock::new, OnceLock::from),
+            states: plan.states.clone(),
+            plan_hash,
+            mesh: OnceLock::new(),
             settings,
         });
         sources::refresh_metrics(&shared);
         sinks::refresh_metrics(&shared);
-        if let Some(restored) = &shared.restored {
+        if let Some(restored) = shared.restored.get() {
             let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
             tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "resuming from a checkpoint");
             let at = &restored.manifest.at.binding;
@@ -168,7 +172,7 @@ impl RunSetup<'_> {
                     owner,
                 },
                 plan.states.clone(),
-                (settings.workers, saves.keep),
+                (settings.workers * self.processes, saves.keep),
                 begun.restored.as_deref(),
                 self.metrics.checkpoints.clone(),
                 Arc::new(move |epoch| held.hold(epoch)),
@@ -250,7 +254,7 @@ impl RunSetup<'_> {
 
     /// The settings of checkpoints, if enabled.
     fn saves(&self) -> Result<Option<checkpoints::CheckpointSettings>> {
-        let Some(saves) = self.settings.checkpoints.clone().filter(|_| self.processes == 1) else {
+        let Some(saves) = self.settings.checkpoints.clone() else {
             return Ok(None);
         };
         if let Some(at) = self.plan.unsaved {
@@ -288,10 +292,8 @@ impl RunSetup<'_> {
         let Some(program) = program() else {
             return Lineage::default();
         };
-        // Settings may define what happens to late events.
-        let late: Vec<_> = self.plan.sources.iter().map(|source| source.late).collect();
-        let plan = (&self.plan.text, &self.plan.views, late);
-        let program = xxh3_64(format!("{program} {plan:?}").as_bytes());
+        let plan = self.plan_text();
+        let program = xxh3_64(format!("{program} {plan}").as_bytes());
         let state = match restored.map(|restored| &restored.manifest) {
             None => program,
             Some(manifest) if manifest.lineage.program == program => manifest.lineage.state,
@@ -301,6 +303,17 @@ impl RunSetup<'_> {
             }
         };
         Lineage { program, state }
+    }
+
+    /// What the plan looks like, with the settings that results depend on.
+    fn plan_text(&self) -> String {
+        // Settings may define what happens to late events.
+        let late: Vec<_> = self.plan.sources.iter().map(|source| source.late).collect();
+        format!("{:?}", (&self.plan.text, &self.plan.views, late))
+    }
+
+    fn plan_hash(&self) -> u64 {
+        xxh3_64(self.plan_text().as_bytes())
     }
 
     fn open(&self) -> Result<(Option<Box<dyn LedgerStore>>, Recovered)> {

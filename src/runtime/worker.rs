@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use timely::communication::Config as Communication;
 use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
@@ -19,6 +18,7 @@ use crate::error::Error;
 use crate::fault;
 use crate::panic_context;
 use crate::position::SourceId;
+use crate::runtime::cluster::{self, Communication};
 use crate::runtime::control::{self, ControlHandle};
 use crate::runtime::{OnDifference, ProcessState};
 use crate::sequencer::message::Report;
@@ -30,26 +30,28 @@ use crate::view::serve::Serve;
 
 /// Runs all workers of the process to completion.
 pub(super) fn run(shared: &Arc<ProcessState>) {
-    let settings = &shared.settings;
-    let communication = match &settings.cluster {
-        None => Communication::Process(settings.workers),
-        Some(cluster) => Communication::Cluster {
-            threads: settings.workers,
-            process: cluster.process,
-            addresses: cluster.addresses.clone(),
-            report: false,
-            zerocopy: false,
-        },
-    };
+    let communication = cluster::connect(shared);
+    match communication {
+        Ok(Some(communication)) => run_workers(shared, communication),
+        // A stop before the cluster was formed.
+        Ok(None) => {}
+        Err(error) => shared.halt.halt(error),
+    }
+    if let Some(checkpoints) = shared.checkpoints.get() {
+        checkpoints.end();
+    }
+    shared.sinks.end();
+    shared.ended.store(true, Ordering::Release);
+    shared.inbox.wake_watcher();
+}
+
+/// Runs the workers until all of them have ended.
+fn run_workers(shared: &Arc<ProcessState>, communication: Communication) {
     // No spinning before a worker parks: with few cores it only takes time from the others.
     let worker = timely::WorkerConfig::default().idle_spin(Duration::ZERO);
     let engine = shared.clone();
-    let guards = timely::execute(
-        timely::Config {
-            communication,
-            worker,
-        },
-        move |worker| {
+    let workers =
+        timely::execute::execute_from(communication.allocators, Box::new(()), worker, move |worker| {
             panic_context::set_caught(true);
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| live(worker, &engine)));
             if let Err(panic) = outcome {
@@ -57,11 +59,10 @@ pub(super) fn run(shared: &Arc<ProcessState>) {
                 drop_all(worker);
             }
             panic_context::set_caught(false);
-        },
-    );
-    match guards {
-        Ok(guards) => {
-            for joined in guards.join() {
+        });
+    match workers {
+        Ok(workers) => {
+            for joined in workers.join() {
                 if let Err(panic) = joined {
                     shared.halt.halt(Error::internal("a worker failed").detail(panic));
                 }
@@ -71,12 +72,7 @@ pub(super) fn run(shared: &Arc<ProcessState>) {
             .halt
             .halt(Error::external("cannot start the engine").detail(error)),
     }
-    if let Some(checkpoints) = &shared.checkpoints {
-        checkpoints.end();
-    }
-    shared.sinks.end();
-    shared.ended.store(true, Ordering::Release);
-    shared.inbox.wake_watcher();
+    communication.connections.end(shared);
 }
 
 /// Converts a worker's panic into an error: usually a user's closure met a record that it was not written
@@ -160,8 +156,8 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<ProcessState>, loaders: us
         hashed: shared.settings.on_difference != OnDifference::Ignore,
         history: shared.settings.history,
         reads: true,
-        saves: shared.checkpoints.is_some(),
-        restored: shared.restored.clone(),
+        saves: shared.checkpoints.get().is_some(),
+        restored: shared.restored.get().cloned(),
         worker: (worker.index(), worker.peers()),
     });
     let name = shared.flow.name();
@@ -173,7 +169,7 @@ pub(super) fn begin(worker: &mut Worker, shared: &Arc<ProcessState>, loaders: us
     drop(context);
     // Readers may see the rows as soon as workers step.
     worker_context.steps.load_all(loaders);
-    if shared.restored.is_some() {
+    if shared.restored.get().is_some() {
         fault::point("restore.built");
     }
     // A halt must reach a parked worker.
@@ -262,7 +258,7 @@ impl WorkerLoop {
     fn clear(&mut self) {
         let sinks = &self.shared.sinks;
         if let Some((_, sets, floor)) = self.unclear.take_if(|(epoch, ..)| sinks.is_clear(*epoch))
-            && let Some(checkpoints) = &self.shared.checkpoints
+            && let Some(checkpoints) = self.shared.checkpoints.get()
         {
             checkpoints.closed(sets, floor);
         }
@@ -295,7 +291,7 @@ impl WorkerLoop {
                 fault::point("epoch.told");
             }
             self.worker_context.steps.closed(facts.epoch());
-            if let Some(checkpoints) = self.shared.checkpoints.as_ref().filter(|_| self.first)
+            if let Some(checkpoints) = self.shared.checkpoints.get().filter(|_| self.first)
                 && checkpoints.is_at(facts.epoch())
             {
                 let (sets, floor) = (facts.watermarks.sets(), self.shared.views.floor());
@@ -314,7 +310,7 @@ impl WorkerLoop {
     /// Sends the hashes of a closed epoch's view changes to the sequencer. Epochs that are covered by a
     /// restored checkpoint were not computed here.
     fn tell_result(&self, epoch: Epoch) {
-        let restored = self.shared.restored.as_ref();
+        let restored = self.shared.restored.get();
         let restored = restored.is_some_and(|restored| epoch <= restored.manifest.epoch);
         if !restored && self.shared.settings.on_difference != OnDifference::Ignore {
             let views = self.served.iter();

@@ -96,8 +96,13 @@ pub enum Order {
     Base(Arc<Base>),
     /// An epoch that is covered by a checkpoint: it passes without reading its records.
     Skip(Arc<EpochBinding>),
-    /// A checkpoint begins as of this epoch, which is the next one.
-    Checkpoint(Epoch),
+    /// A checkpoint begins as of an epoch, which is the next one.
+    Checkpoint {
+        /// The epoch.
+        epoch: Epoch,
+        /// Whether the previous checkpoint failed.
+        retry: bool,
+    },
     /// Every epoch up to this one is durable in the ledger.
     Durable(Epoch),
     /// The replay has ended: read freely.

@@ -324,6 +324,11 @@ impl ScanPlan {
         KeyRange::of_prefix(prefix)
     }
 
+    /// Whether the order of the rows depends on more than their keys.
+    pub(super) fn is_sorted(&self) -> bool {
+        self.walk == ScanDirection::Sort
+    }
+
     fn walk(&self) -> ScanDirection {
         if self.newest_until.is_some() {
             return ScanDirection::Sort;

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use crate::clock;
 use crate::schema::RowSchema;
 use crate::schema::column;
 use crate::schema::datum::Datum;
@@ -11,8 +13,9 @@ use crate::schema::encode::Form;
 use crate::schema::small::SmallBytes;
 use crate::time::{Epoch, EventTime};
 use crate::view::plan::{self, FieldCondition, ScanPlan, ViewFacts, has_many_forms};
+use crate::view::remote::{Gather, RemoteRows, ShardAnswer, ShardError, ShardQuery, ShardRead};
 use crate::view::rows::{bucket_of, hash_of};
-use crate::view::scan::{BucketPlace, Scan, StoredRow};
+use crate::view::scan::{BucketPlace, Scan, StoredPage, StoredRow};
 use crate::view::serve::{
     FoundRow, GivenValue, Op, Page, ReadError, RowChange, RowQuery, RowsQuery, Serve, WindowPick,
 };
@@ -21,6 +24,15 @@ use crate::view::{Snapshot, View, ViewSpec, parse};
 
 /// Rows of a bucket compared under one lock.
 const CHANGES_PAGE: usize = 64;
+
+/// Maximum time for another process to answer, where the query says nothing else.
+const ASK_MAX: Duration = Duration::from_secs(5);
+
+/// Maximum time for another process to count its rows.
+const COUNT_MAX: Duration = Duration::from_secs(1);
+
+/// The answer to another process.
+type ShardResult = Result<ShardAnswer, ShardError>;
 
 impl Serve for View {
     fn spec(&self) -> &ViewSpec {
@@ -42,10 +54,8 @@ impl Serve for View {
     }
 
     fn changed(&self, at: &Snapshot) -> Epoch {
-        self.local()
-            .map(|shard| shard.changed(at.epoch))
-            .max()
-            .unwrap_or(Epoch::ZERO)
+        let changed = self.local().map(|shard| shard.changed(at.epoch)).max();
+        changed.filter(|_| self.is_whole()).unwrap_or(Epoch::ZERO)
     }
 
     fn oldest(&self) -> Epoch {
@@ -71,18 +81,73 @@ impl Serve for View {
     }
 
     fn row(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError> {
-        self.kept(at.epoch, || self.find(query, at))
+        let found = match self.kept(at.epoch, || self.find(query, at))? {
+            None if !self.is_whole() => self.ask_row(ShardQuery::Row(query.clone()), at)?,
+            found => found,
+        };
+        Ok(found.map(|stored| self.scan(at, Vec::new()).found(&stored)))
+    }
+
+    fn is_whole(&self) -> bool {
+        self.local().count() == self.shards.len()
+    }
+
+    fn local_row(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError> {
+        let found = self.kept(at.epoch, || self.find(query, at))?;
+        Ok(found.map(|stored| self.scan(at, Vec::new()).found(&stored)))
+    }
+
+    fn rows_count(&self, at: &Snapshot) -> usize {
+        let own = self.rows_len();
+        if self.is_whole() {
+            return own;
+        }
+        let others = self
+            .ask(ShardQuery::Count, at, COUNT_MAX)
+            .and_then(|gather| gather());
+        let count = |answer| match answer {
+            ShardAnswer::Count(count) => count,
+            ShardAnswer::Row(_) | ShardAnswer::Rows(_) => 0,
+        };
+        own + others.unwrap_or_default().into_iter().map(count).sum::<usize>()
     }
 
     fn rows(&self, query: &RowsQuery, at: &Snapshot) -> Result<Page, ReadError> {
-        // Errors in a query are reported wherever the rows are.
+        // Errors in a query are reported before another process is asked.
         let plan = ScanPlan::new(self.of(at), query)?;
-        self.whole()?;
-        self.page(&plan, at)
+        if self.is_whole() {
+            return Ok(self
+                .scan(at, Vec::new())
+                .finish(&plan, self.page(&plan, at, None)?));
+        }
+        let scan = self.scan(at, Vec::new());
+        let last = match scan.resume(&plan)? {
+            Some(key) if plan.is_sorted() => self.stored(&key, at)?,
+            _ => None,
+        };
+        let limit = query
+            .until
+            .map_or(ASK_MAX, |until| until.saturating_duration_since(clock::instant()));
+        let asked = ShardQuery::Rows {
+            query: RemoteRows::of(query),
+            last: last.clone(),
+        };
+        let gather = self.ask(asked, at, limit)?;
+        let mut pages = vec![self.page(&plan, at, last)?];
+        for answer in gather()? {
+            match answer {
+                ShardAnswer::Rows(page) => pages.push(page),
+                ShardAnswer::Row(_) | ShardAnswer::Count(_) => return Err(ReadError::Elsewhere),
+            }
+        }
+        Ok(scan.finish(&plan, scan.combine(&plan, pages)))
     }
 
     fn local_rows(&self, query: &RowsQuery, at: &Snapshot) -> Result<Page, ReadError> {
-        self.page(&ScanPlan::new(self.of(at), query)?, at)
+        let plan = ScanPlan::new(self.of(at), query)?;
+        Ok(self
+            .scan(at, Vec::new())
+            .finish(&plan, self.page(&plan, at, None)?))
     }
 
     fn changes(
@@ -97,7 +162,9 @@ impl Serve for View {
             return Err(ReadError::Window { why: why.into() });
         }
         let plan = ScanPlan::new(self.of(to), query)?;
-        self.whole()?;
+        if !self.is_whole() {
+            return Err(ReadError::Elsewhere);
+        }
         self.kept(from.epoch.min(to.epoch), || {
             let scan = self.scan(to, self.buckets(&plan));
             Ok(self.compare(&plan, &scan, from.epoch))
@@ -150,22 +217,61 @@ impl View {
         answer
     }
 
+    /// Answers another process.
+    pub(crate) fn answer(&self, query: ShardQuery, limit: Duration, at: &Snapshot) -> ShardResult {
+        let answer = match query {
+            ShardQuery::Row(query) => self
+                .kept(at.epoch, || self.find(&query, at))
+                .map(ShardAnswer::Row),
+            ShardQuery::Key(key) => self.local_key(&key, at).map(ShardAnswer::Row),
+            ShardQuery::Rows { query, last } => ScanPlan::new(self.of(at), &query.within(limit))
+                .and_then(|plan| self.page(&plan, at, last))
+                .map(ShardAnswer::Rows),
+            ShardQuery::Count => Ok(ShardAnswer::Count(self.rows_len())),
+        };
+        answer.map_err(ShardError::from)
+    }
+
+    fn local_key(&self, key: &[u8], at: &Snapshot) -> Result<Option<StoredRow>, ReadError> {
+        let scan = self.scan(at, self.bucket(self.schema.without_window(key)));
+        self.kept(at.epoch, || Ok(scan.get(key)))
+    }
+
+    /// The row with an encoded key, wherever it is.
+    fn stored(&self, key: &[u8], at: &Snapshot) -> Result<Option<StoredRow>, ReadError> {
+        match self.local_key(key, at)? {
+            None => self.ask_row(ShardQuery::Key(key.to_vec()), at),
+            found => Ok(found),
+        }
+    }
+
+    /// Asks the other processes for a row, which one of them may have.
+    fn ask_row(&self, query: ShardQuery, at: &Snapshot) -> Result<Option<StoredRow>, ReadError> {
+        let answers = self.ask(query, at, ASK_MAX)?()?;
+        Ok(answers.into_iter().find_map(|answer| match answer {
+            ShardAnswer::Row(found) => found,
+            ShardAnswer::Rows(_) | ShardAnswer::Count(_) => None,
+        }))
+    }
+
+    fn ask(&self, query: ShardQuery, at: &Snapshot, limit: Duration) -> Result<Gather, ReadError> {
+        let remote = self.remote.get().ok_or(ReadError::Elsewhere)?;
+        Ok(remote.ask(ShardRead {
+            view: self.spec.name.clone(),
+            epoch: at.epoch,
+            limit,
+            query,
+        }))
+    }
+
     /// A page of this process's rows.
-    fn page(&self, plan: &ScanPlan, at: &Snapshot) -> Result<Page, ReadError> {
+    fn page(&self, plan: &ScanPlan, at: &Snapshot, last: Option<StoredRow>) -> Result<StoredPage, ReadError> {
         let buckets = self.buckets(plan);
         let rows = self.rows_len();
         if buckets.len() > 1 && plan.looks_at_all() && rows > plan.scanned_max {
             return Err(plan.too_much(Some(rows)));
         }
-        self.kept(at.epoch, || self.scan(at, buckets).page(plan))
-    }
-
-    /// An error if other processes have rows too: the rows of this one would be incomplete.
-    fn whole(&self) -> Result<(), ReadError> {
-        match self.local().count() == self.shards.len() {
-            true => Ok(()),
-            false => Err(ReadError::Elsewhere),
-        }
+        self.kept(at.epoch, || self.scan(at, buckets).page(plan, last))
     }
 
     /// Of each shard, the bucket that holds all rows with the fixed key, or all buckets.
@@ -204,7 +310,7 @@ impl View {
         Some(SmallBytes::new(&bytes))
     }
 
-    fn find(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError> {
+    fn find(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<StoredRow>, ReadError> {
         let mut given = self.key_fields(&query.key)?;
         let of = self.of(at);
         let named = given.len() - if self.schema.is_windowed() { 2 } else { 0 };
@@ -221,10 +327,10 @@ impl View {
                 (Some(pick), _) => return self.find_window(pick, given, at),
             }
         }
-        let found = match self.encode(&given) {
+        Ok(match self.encode(&given) {
             Some(key) => {
                 let scan = self.scan(at, self.bucket(self.schema.without_window(&key)));
-                scan.get(&key).map(|stored| scan.found(&stored))
+                scan.get(&key)
             }
             // The encoding of a field that may be any JSON cannot be derived from the requested value.
             None => {
@@ -232,14 +338,10 @@ impl View {
                 let equal =
                     given.filter_map(|(at, (value, field))| Some(FieldCondition::equal(at, field, value?)));
                 let plan = ScanPlan::first(of, equal.collect(), Vec::new());
-                let page = self.scan(at, self.buckets(&plan)).page(&plan)?;
+                let page = self.scan(at, self.buckets(&plan)).page(&plan, None)?;
                 page.rows.into_iter().next()
             }
-        };
-        if found.is_none() {
-            self.whole()?;
-        }
-        Ok(found)
+        })
     }
 
     /// The window to select, unless it is given in full.
@@ -266,7 +368,7 @@ impl View {
         pick: WindowPick,
         given: Vec<Option<Datum>>,
         at: &Snapshot,
-    ) -> Result<Option<FoundRow>, ReadError> {
+    ) -> Result<Option<StoredRow>, ReadError> {
         let of = self.of(at);
         let (start, end) = plan::window_fields(&self.schema)?;
         let fixed = given
@@ -283,12 +385,8 @@ impl View {
             WindowPick::LastClosed => FieldCondition::new(end, Op::Le, Datum::Time(of.watermark)),
         });
         let newest = ScanPlan::first(of, conditions, vec![(start, true)]);
-        let page = self.scan(at, self.buckets(&newest)).page(&newest)?;
-        let found = page.rows.into_iter().next();
-        if found.is_none() {
-            self.whole()?;
-        }
-        Ok(found)
+        let page = self.scan(at, self.buckets(&newest)).page(&newest, None)?;
+        Ok(page.rows.into_iter().next())
     }
 
     fn key_fields(&self, given: &[(String, GivenValue)]) -> Result<Vec<Option<Datum>>, ReadError> {

@@ -18,6 +18,8 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::schema::RowSchema;
 use crate::schema::datum::Datum;
 use crate::schema::small::SmallBytes;
@@ -47,13 +49,27 @@ pub(super) struct Scan<'a> {
 }
 
 /// An encoded row as of the epoch read.
-pub(super) struct StoredRow {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredRow {
     /// Its encoded key.
     pub key: SmallBytes,
     /// When it last changed.
     pub version: Epoch,
     /// Its encoded value.
     pub value: SmallBytes,
+}
+
+/// Some encoded rows, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredPage {
+    /// The rows.
+    pub rows: Vec<StoredRow>,
+    /// The key after which there may be more; `None` if these were the last rows.
+    pub next: Option<SmallBytes>,
+    /// How many rows were scanned.
+    pub scanned: usize,
+    /// See [`Page::cut_short`].
+    pub cut_short: bool,
 }
 
 impl StoredRow {
@@ -64,29 +80,35 @@ impl StoredRow {
 }
 
 impl Scan<'_> {
-    /// Executes a plan.
-    pub(super) fn page(&self, plan: &ScanPlan) -> Result<Page, ReadError> {
+    /// Executes a plan. `last` is the row of the plan's cursor, if the rows that are scanned do not contain
+    /// it.
+    pub(super) fn page(&self, plan: &ScanPlan, last: Option<StoredRow>) -> Result<StoredPage, ReadError> {
         if plan.nothing {
-            return Ok(Page {
-                rows: Vec::new(),
-                next: None,
-                scanned: 0,
-                cut_short: false,
-            });
+            return Ok(StoredPage::default());
         }
-        let after = plan
-            .cursor
-            .as_ref()
-            .map(|cursor| self.resume(plan, cursor))
-            .transpose()?;
+        let after = self.resume(plan)?;
         match plan.walk {
-            ScanDirection::Forward => self.merge(plan, after, false),
-            ScanDirection::Backward => self.merge(plan, after, true),
-            ScanDirection::Sort => self.sort(plan, after),
+            ScanDirection::Forward => Ok(self.merge(plan, after, false)),
+            ScanDirection::Backward => Ok(self.merge(plan, after, true)),
+            ScanDirection::Sort => self.sort(plan, last.or_else(|| self.get(&after?))),
         }
     }
 
-    fn resume(&self, plan: &ScanPlan, cursor: &PageCursor) -> Result<SmallBytes, ReadError> {
+    /// The page for the client.
+    pub(super) fn finish(&self, plan: &ScanPlan, page: StoredPage) -> Page {
+        Page {
+            rows: page.rows.iter().map(|stored| self.found(stored)).collect(),
+            next: page.next.map(|last| self.next(plan, &last)),
+            scanned: page.scanned,
+            cut_short: page.cut_short,
+        }
+    }
+
+    /// The key after which the page starts.
+    pub(super) fn resume(&self, plan: &ScanPlan) -> Result<Option<SmallBytes>, ReadError> {
+        let Some(cursor) = &plan.cursor else {
+            return Ok(None);
+        };
         let why = if cursor.epoch != self.at {
             format!(
                 "the cursor belongs to epoch {}, this read is of {}",
@@ -97,7 +119,7 @@ impl Scan<'_> {
         } else if self.schema.key_row(&cursor.key).is_none() {
             "the cursor belongs to another view".into()
         } else {
-            return Ok(SmallBytes::new(&cursor.key));
+            return Ok(Some(SmallBytes::new(&cursor.key)));
         };
         Err(ReadError::Cursor { why })
     }
@@ -127,7 +149,7 @@ impl Scan<'_> {
         }
     }
 
-    fn merge(&self, plan: &ScanPlan, after: Option<SmallBytes>, reverse: bool) -> Result<Page, ReadError> {
+    fn merge(&self, plan: &ScanPlan, after: Option<SmallBytes>, reverse: bool) -> StoredPage {
         let start = match after {
             Some(key) => Bound::Excluded(key),
             None => plan.range.near(reverse).map(SmallBytes::new),
@@ -148,8 +170,7 @@ impl Scan<'_> {
             heads.extend(BucketHead::of(walker, self.at, reverse));
         }
 
-        let (mut rows, mut scanned) = (Vec::new(), 0);
-        let mut last: Option<SmallBytes> = None;
+        let (mut rows, mut scanned) = (Vec::<StoredRow>::new(), 0);
         while let Some(mut head) = heads.pop() {
             let stored = match head.walker.advance(self.at, reverse) {
                 Some(next) => {
@@ -165,40 +186,37 @@ impl Scan<'_> {
             scanned += 1;
             if stored.holds(plan, self.schema) {
                 if rows.len() == plan.limit {
-                    return Ok(Page {
+                    return StoredPage {
+                        next: rows.last().map(|last| last.key.clone()),
                         rows,
-                        next: last.map(|last| self.next(plan, &last)),
                         scanned,
                         cut_short: false,
-                    });
+                    };
                 }
-                rows.push(self.found(&stored));
-                last = Some(stored.key);
+                rows.push(stored);
             } else if plan.enough(scanned).is_some() {
                 // What was found is worth returning, even if it is nothing so far: the next page continues
                 // from here.
-                return Ok(Page {
+                return StoredPage {
                     rows,
-                    next: Some(self.next(plan, &stored.key)),
+                    next: Some(stored.key),
                     scanned,
                     cut_short: true,
-                });
+                };
             }
         }
-        Ok(Page {
+        StoredPage {
             rows,
             next: None,
             scanned,
             cut_short: false,
-        })
+        }
     }
 
-    fn sort(&self, plan: &ScanPlan, after: Option<SmallBytes>) -> Result<Page, ReadError> {
+    fn sort(&self, plan: &ScanPlan, after: Option<StoredRow>) -> Result<StoredPage, ReadError> {
         let mut best = TopRows {
             plan,
-            after: after
-                .and_then(|key| self.get(&key))
-                .map(|stored| self.ranked(plan, stored)),
+            after: after.map(|stored| self.ranked(plan, stored)),
             heap: BinaryHeap::new(),
             more: false,
         };
@@ -247,10 +265,9 @@ impl Scan<'_> {
         let TopRows { heap, more, .. } = best;
         let sorted = heap.into_sorted_vec();
         let last = sorted.last().filter(|_| more);
-        let next = last.map(|last| self.next(plan, &last.stored.key));
-        Ok(Page {
-            rows: sorted.iter().map(|ranked| self.found(&ranked.stored)).collect(),
-            next,
+        Ok(StoredPage {
+            next: last.map(|last| last.stored.key.clone()),
+            rows: sorted.into_iter().map(|ranked| ranked.stored).collect(),
             scanned,
             cut_short: false,
         })
@@ -262,6 +279,49 @@ impl Scan<'_> {
             by: plan.order.iter().map(column).collect(),
             stored,
             plan,
+        }
+    }
+
+    /// Combines the pages that several processes have found for the same plan.
+    pub(super) fn combine(&self, plan: &ScanPlan, pages: Vec<StoredPage>) -> StoredPage {
+        let scanned = pages.iter().map(|page| page.scanned).sum();
+        let mut ends: Vec<SmallBytes> = pages.iter().filter_map(|page| page.next.clone()).collect();
+        let rows = pages.into_iter().flat_map(|page| page.rows);
+        let reverse = match plan.walk {
+            ScanDirection::Sort => {
+                let mut ranked: Vec<_> = rows.map(|stored| self.ranked(plan, stored)).collect();
+                ranked.sort_unstable();
+                let more = ranked.len() > plan.limit || !ends.is_empty();
+                ranked.truncate(plan.limit);
+                let last = ranked.last().filter(|_| more);
+                return StoredPage {
+                    next: last.map(|last| last.stored.key.clone()),
+                    rows: ranked.into_iter().map(|ranked| ranked.stored).collect(),
+                    scanned,
+                    cut_short: false,
+                };
+            }
+            ScanDirection::Forward => false,
+            ScanDirection::Backward => true,
+        };
+        let in_order = |a: &[u8], b: &[u8]| if reverse { b.cmp(a) } else { a.cmp(b) };
+        ends.sort_unstable_by(|a, b| in_order(a, b));
+        // Nobody knows yet what lies beyond the first place where a page ends.
+        let end = ends.into_iter().next();
+        let known = |row: &StoredRow| end.as_ref().is_none_or(|end| in_order(&row.key, end).is_le());
+        let mut rows: Vec<StoredRow> = rows.filter(known).collect();
+        rows.sort_unstable_by(|a, b| in_order(&a.key, &b.key));
+        let more = rows.len() > plan.limit;
+        rows.truncate(plan.limit);
+        StoredPage {
+            cut_short: end.is_some() && rows.len() < plan.limit,
+            next: if more {
+                rows.last().map(|last| last.key.clone())
+            } else {
+                end
+            },
+            rows,
+            scanned,
         }
     }
 

@@ -10,9 +10,10 @@
 //! while the view's limit on old versions allows; beyond that, the call returns [`ReadError::Gone`], never a
 //! partial result.
 //!
-//! A view holds the shards of this process's workers. In a cluster of several processes, `rows` and `changes`
-//! return [`ReadError::Elsewhere`], and so does `row` if it finds none: the rows of other processes are not
-//! known here.
+//! A view holds the shards of this process's workers. In a cluster, `row` and `rows` ask the other processes
+//! for the rest and block until they answer: call them where that is allowed, or use
+//! [`local_row`](Serve::local_row) first. If a process does not answer, they return [`ReadError::Elsewhere`],
+//! never a part of the rows. `changes` always does so in a cluster.
 
 use std::fmt;
 use std::time::Instant;
@@ -41,8 +42,8 @@ pub trait Serve: Send + Sync {
     /// Number of row changes in the local shards since the process started.
     fn applied(&self) -> u64;
 
-    /// The last epoch up to `at` in which a row of the local shards changed; [`Epoch::ZERO`] if none did, or
-    /// if it is no longer known.
+    /// The last epoch up to `at` in which a row changed; [`Epoch::ZERO`] if none did, or if it is not known:
+    /// no longer, or as other processes have shards too.
     fn changed(&self, at: &Snapshot) -> Epoch;
 
     /// No epoch below this one can be read. [`Epoch::ZERO`] until history has been pruned for the first time;
@@ -61,6 +62,17 @@ pub trait Serve: Send + Sync {
     ///
     /// Returns `Ok(None)` if there is no such row as of `at`.
     fn row(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError>;
+
+    /// Whether all shards are in this process, so that no read asks another one.
+    fn is_whole(&self) -> bool;
+
+    /// Like [`row`](Self::row), but looks into this process's shards only: `None` does not mean that there is
+    /// no such row, unless the view [is whole](Self::is_whole).
+    fn local_row(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError>;
+
+    /// The approximate number of rows in all shards of the cluster; those of this process if another one does
+    /// not answer.
+    fn rows_count(&self, at: &Snapshot) -> usize;
 
     /// Reads rows by filters, ordered, in pages.
     fn rows(&self, query: &RowsQuery, at: &Snapshot) -> Result<Page, ReadError>;
@@ -81,7 +93,7 @@ pub trait Serve: Send + Sync {
 }
 
 /// A value given by a client.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum GivenValue {
     /// Text, as in a URL, already percent-decoded.
     Text(String),
@@ -111,7 +123,7 @@ impl From<Box<RawValue>> for GivenValue {
 }
 
 /// A query for one row.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RowQuery {
     /// Key fields by name, in any order. All are required, except that `window` may replace `window_start`
     /// and `window_end`.
@@ -121,7 +133,7 @@ pub struct RowQuery {
 }
 
 /// Selects windows without arithmetic in the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WindowPick {
     /// Windows that end after the view's watermark.
     Open,
@@ -132,7 +144,7 @@ pub enum WindowPick {
 }
 
 /// How to compare a field with a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Equal.
     Eq,
@@ -167,7 +179,7 @@ impl Op {
 }
 
 /// A condition on one field. Null is less than every value, and equal to itself.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Filter {
     /// A field of the key or the value.
     pub field: String,
@@ -178,7 +190,7 @@ pub struct Filter {
 }
 
 /// A field to order by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderBy {
     /// A field of the key or the value.
     pub field: String,
@@ -326,7 +338,7 @@ pub enum ReadError {
     },
     /// The scan took too long.
     TooLong,
-    /// Other processes hold rows of the view, so this process cannot give a complete answer.
+    /// Another process, which holds rows of the view, does not answer.
     Elsewhere,
 }
 
@@ -364,7 +376,9 @@ impl fmt::Display for ReadError {
                 write!(f, "the read would scan more than {scanned_max} rows")
             }
             ReadError::TooLong => f.write_str("scanning the rows took too long"),
-            ReadError::Elsewhere => f.write_str("other processes of the cluster hold rows of this view"),
+            ReadError::Elsewhere => {
+                f.write_str("another process of the cluster, which holds rows of this view, does not answer")
+            }
         }
     }
 }

@@ -233,7 +233,7 @@ impl Node {
         let cluster = self
             .cluster
             .clone()
-            .map(|(process, addresses)| Cluster { process, addresses });
+            .map(|(process, addresses)| Cluster::new(process, addresses));
         let (workers, until_end) = (self.workers, self.until_end);
         let place = CheckpointLocation {
             // A prefix of its own for each data directory, as its name is.

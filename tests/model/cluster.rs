@@ -5,14 +5,19 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use thalweg::Epoch;
+use thalweg::checkpoint::store::CheckpointStore;
+use thalweg::dataflow::Flow;
+use thalweg::disk::HostDisk;
 use thalweg::ledger::MemoryLog;
 use thalweg::position::{PartitionId, SourceId};
 use thalweg::prelude::*;
+use thalweg::runtime::checkpoints::{CheckpointSchedule, CheckpointSettings};
 use thalweg::runtime::{Cluster, LedgerLocation, RunSettings, Service};
 use thalweg::sequencer::{Cuts, ScriptedEpoch};
 use thalweg::source::{Environment, Source, Substitute};
 use thalweg::testing::memory::Memory;
-use thalweg::view::{AsOf, Views};
+use thalweg::view::serve::{Filter, FoundRow, Op, OrderBy, RowQuery, RowsQuery, Serve, WindowPick};
+use thalweg::view::{AsOf, Snapshot, Views};
 
 /// Event times of each source, by partition and then by epoch. `b` has nothing after its second epoch, up to
 /// the fifth.
@@ -111,21 +116,186 @@ fn seen(views: &Views) -> Vec<(i64, u64)> {
     (1..=6).map(at).collect()
 }
 
+fn free_addresses(processes: usize) -> Vec<String> {
+    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let listeners: Vec<_> = (0..processes).map(bind).collect();
+    let address = |listener: &TcpListener| listener.local_addr().expect("bound").to_string();
+    listeners.iter().map(address).collect()
+}
+
+/// Runs a flow to its end in so many processes, all of them here; the first keeps the ledger.
+fn run_together(
+    flow: &Flow,
+    log: &MemoryLog,
+    processes: usize,
+    and: impl Fn(RunSettings) -> RunSettings,
+) -> Vec<(Option<Epoch>, Arc<Views>)> {
+    let addresses = free_addresses(processes);
+    let start = |process| {
+        let cluster = (processes > 1).then(|| Cluster::new(process, addresses.clone()));
+        let settings = RunSettings {
+            cluster,
+            ..settings(log)
+        };
+        Service::start(flow, and(settings)).expect("it starts")
+    };
+    let started: Vec<_> = (0..processes).map(start).collect();
+    // A process that has ended still answers the others.
+    let end = |service: Service| {
+        let stopper = service.stopper();
+        while service.views().closed().is_none_or(|at| at.epoch < Epoch(6)) && !service.halt().is_halted() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        stopper.stop();
+        let restored = service.restored();
+        (restored, service.join().expect("it ends well"))
+    };
+    started.into_iter().map(end).collect()
+}
+
+#[test]
+fn any_process_answers_with_the_rows_of_all() {
+    let flow = dataflow("cluster", build);
+    let log = MemoryLog::default();
+    let together = run_together(&flow, &log, 3, |settings| RunSettings {
+        cuts: script(),
+        ..settings
+    });
+    let alone = run_together(&flow, &log, 1, |settings| RunSettings {
+        until_end: true,
+        ..settings
+    });
+    let alone = &alone[0].1;
+    let by = |field: &str, descending| OrderBy {
+        field: field.to_owned(),
+        descending,
+    };
+    let orders = [
+        vec![],
+        vec![by("digit", true)],
+        vec![by("value", true)],
+        vec![by("value", false), by("window_start", true)],
+    ];
+    let filter = |field: &str, op, value: &str| Filter {
+        field: field.to_owned(),
+        op,
+        value: value.into(),
+    };
+    let filters = [
+        vec![],
+        vec![filter("digit", Op::Ge, "1"), filter("digit", Op::Lt, "6")],
+        vec![filter("value", Op::Gt, "1")],
+        vec![filter("digit", Op::Eq, "2")],
+    ];
+    let mut seen = 0;
+    for epoch in 1..=6 {
+        let read = |views: &Views, query: &RowsQuery| {
+            let at = views.snapshot(AsOf::Epoch(Epoch(epoch))).expect("all are kept");
+            let view = views.get("counted_view").expect("it was built");
+            pages(&*view, query.clone(), &at)
+        };
+        for (order, filters) in orders
+            .iter()
+            .flat_map(|order| filters.iter().map(move |f| (order, f)))
+        {
+            for window in [None, Some(WindowPick::Open), Some(WindowPick::LastClosed)] {
+                for limit in [1, 3, 100] {
+                    let query = RowsQuery {
+                        filters: filters.clone(),
+                        order: order.clone(),
+                        window,
+                        limit,
+                        ..RowsQuery::default()
+                    };
+                    let expected = read(alone, &query);
+                    seen += expected.len();
+                    for (process, (_, views)) in together.iter().enumerate() {
+                        assert_eq!(read(views, &query), expected, "process {process}: {query:?}");
+                    }
+                }
+            }
+        }
+        for digit in 0..10 {
+            let query = RowQuery {
+                key: vec![("digit".to_owned(), digit.to_string().into())],
+                window: Some(WindowPick::Open),
+            };
+            let read = |views: &Views| {
+                let at = views.snapshot(AsOf::Epoch(Epoch(epoch))).expect("all are kept");
+                let view = views.get("counted_view").expect("it was built");
+                view.row(&query, &at).expect("the query is right")
+            };
+            let expected = read(alone);
+            assert!(
+                together.iter().all(|(_, views)| read(views) == expected),
+                "{query:?}"
+            );
+        }
+    }
+    assert!(seen > 1_000, "only {seen} rows were compared");
+}
+
+/// All rows, page by page.
+fn pages(view: &dyn Serve, mut query: RowsQuery, at: &Snapshot) -> Vec<FoundRow> {
+    let mut rows = Vec::new();
+    loop {
+        let page = view.rows(&query, at).expect("the query is right");
+        assert!(page.rows.len() <= query.limit);
+        rows.extend(page.rows);
+        query.cursor = page.next;
+        if query.cursor.is_none() {
+            return rows;
+        }
+    }
+}
+
+#[test]
+fn a_cluster_resumes_from_the_checkpoint_of_another_size() {
+    let flow = dataflow("cluster", build);
+    for (before, after) in [(1, 3), (3, 1), (2, 3), (3, 2)] {
+        let (log, dir) = (MemoryLog::default(), tempfile::tempdir().expect("a directory"));
+        let store = CheckpointStore::new(Arc::new(HostDisk), dir.path());
+        let saving = |settings: RunSettings| RunSettings {
+            checkpoints: Some(CheckpointSettings::new(
+                store.clone(),
+                CheckpointSchedule::At([Epoch(3)].into()),
+            )),
+            ..settings
+        };
+        let first = run_together(&flow, &log, before, |settings| RunSettings {
+            cuts: script(),
+            ..saving(settings)
+        });
+        assert_eq!(
+            store.epochs().expect("it can be listed"),
+            [Epoch(3)],
+            "{before} processes"
+        );
+        let again = run_together(&flow, &log, after, saving);
+        let all_rows = |views: &Views| {
+            let at = views.snapshot(AsOf::Epoch(Epoch(6))).expect("it is kept");
+            pages(
+                &*views.get("counted_view").expect("it was built"),
+                RowsQuery::default(),
+                &at,
+            )
+        };
+        let expected = all_rows(&first[0].1);
+        assert!(expected.len() >= 10, "{expected:?}");
+        for (restored, views) in &again {
+            assert_eq!(*restored, Some(Epoch(3)), "{before} to {after} processes");
+            assert_eq!(all_rows(views), expected, "{before} to {after} processes");
+        }
+    }
+}
+
 #[test]
 fn all_processes_and_a_replay_see_the_same_watermarks() {
     let flow = dataflow("cluster", build);
     let log = MemoryLog::default();
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-    let addresses = listeners
-        .iter()
-        .map(|l| l.local_addr().expect("bound").to_string());
-    let addresses: Vec<String> = addresses.collect();
-    drop(listeners);
+    let addresses = free_addresses(2);
     let started = [0, 1].map(|process| {
-        let cluster = Some(Cluster {
-            process,
-            addresses: addresses.clone(),
-        });
+        let cluster = Some(Cluster::new(process, addresses.clone()));
         let settings = RunSettings {
             cluster,
             cuts: script(),

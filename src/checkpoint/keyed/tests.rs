@@ -171,7 +171,7 @@ impl Process {
             results: None,
         };
         self.checkpoints.begin(nothing);
-        let job = self.checkpoints.job(epoch).unwrap();
+        let job = self.checkpoints.job(epoch, false).unwrap();
         for worker in &self.workers {
             worker.steps.begin(epoch, job.clone());
         }

@@ -60,7 +60,7 @@ impl Process {
         if let Some(writer) = &mut writer {
             writer.remove_leftovers();
         }
-        let checkpointed = shared.restored.as_ref().map(|restored| restored.manifest.epoch);
+        let checkpointed = shared.restored.get().map(|restored| restored.manifest.epoch);
         let begin = |allocator| {
             // Without a timer nothing depends on how long a step takes: what is to be activated later is so
             // at once.
@@ -133,7 +133,7 @@ impl Process {
         if !self.shared.halt.is_halted() {
             self.write(disk);
         }
-        if let Some(checkpoints) = &self.shared.checkpoints {
+        if let Some(checkpoints) = self.shared.checkpoints.get() {
             checkpoints.end();
         }
         while let Some(writer) = &mut self.writer {

@@ -707,7 +707,7 @@ impl World {
                 self.oracle.last()
             ));
         }
-        let made = process.shared.checkpoints.as_ref().and_then(|made| made.newest());
+        let made = process.shared.checkpoints.get().and_then(|made| made.newest());
         if made > process.checkpointed {
             let epoch = made.unwrap_or_default();
             self.tell("checkpoint", format_args!("as of {epoch} by {}", process.number));
@@ -898,7 +898,7 @@ impl World {
                     process
                         .shared
                         .restored
-                        .as_ref()
+                        .get()
                         .map(|restored| restored.manifest.epoch),
                 ));
             }
