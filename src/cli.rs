@@ -139,7 +139,7 @@ enum Command {
 struct RunArguments {
     /// The dataflow; optional if there is only one
     dataflow: Option<String>,
-    /// Run as a child process, and start it again whenever it fails, after 1 to 30 seconds
+    /// Run as a child process, and start it again whenever it fails, after 0.25 to 30 seconds
     #[arg(long)]
     supervise: bool,
     #[command(flatten)]

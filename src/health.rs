@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// An external dependency of the process.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Dependency {
     /// The schema registry.
     Registry,

@@ -18,6 +18,7 @@ mod cluster;
 pub(crate) mod control;
 mod gather;
 mod ledger_writer;
+mod observations;
 pub mod progress;
 #[cfg(test)]
 mod sim;
@@ -59,6 +60,7 @@ use crate::sequencer::Cuts;
 use crate::sequencer::results::ComparisonReport;
 use crate::sink::memory::MemorySinks;
 use crate::sink::process::ProcessSinks;
+use crate::sink::queue::ShardStatus;
 use crate::source::{Environment, Substitute};
 use crate::time::Epoch;
 use crate::view::Views;
@@ -209,7 +211,7 @@ pub(crate) struct ProcessState {
     /// without the ledger learns it as the epochs are replayed.
     pub(crate) replay_to: AtomicU64,
     /// The partitions bound before the start: the first offset to be read again, and the end.
-    pub(crate) bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
+    pub(crate) bound_before: OnceLock<BTreeMap<PartitionId, (Offset, Offset)>>,
     /// What each source held when it was first observed: the start and end of each partition's log.
     pub(crate) first_ends: Mutex<BTreeMap<SourceId, BTreeMap<u32, (Offset, Offset)>>>,
     /// Whether all of that has been processed.
@@ -218,6 +220,8 @@ pub(crate) struct ProcessState {
     pub(crate) ended: AtomicBool,
     /// Unhealthy external dependencies, with the reason.
     pub(crate) troubles: Mutex<BTreeMap<Dependency, String>>,
+    /// The shards of sinks that another process writes to.
+    pub(crate) sinks_elsewhere: Mutex<BTreeMap<String, Vec<ShardStatus>>>,
     /// The partitions of each source, as last observed.
     pub(crate) partitions: Mutex<BTreeMap<String, Vec<PartitionLook>>>,
     /// The dataflow's sources.

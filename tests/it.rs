@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: `cargo test --test it model::` runs a part of them.
 
+mod cluster;
 mod commands;
 mod compile;
 mod habits;

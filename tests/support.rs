@@ -28,7 +28,7 @@ pub mod thalweg;
 use std::future::Future;
 
 /// Runs a future to its end on a thread of its own, so that it works inside and outside of a runtime.
-fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+pub fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             tokio::runtime::Builder::new_current_thread()

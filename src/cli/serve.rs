@@ -37,7 +37,7 @@ pub(super) fn run(flow: &Flow, arguments: &RunArguments) -> Result<()> {
     let settings = &resolved.settings;
     log_to_stderr(&resolved);
     let tokio = tokio()?;
-    if arguments.supervise {
+    if arguments.supervise && !supervise::is_child() {
         return supervise::run(&tokio);
     }
     let registry = registry(&settings.registry, tokio.handle())?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   child ends well, or a signal came ─▶ end
-//!   child fails ─▶ wait 1 s, 2 s, 4 s … 30 s ─▶ start it again          after a minute's run: from 1 s again
+//!   child fails ─▶ wait 0.25 s, 0.5 s, 1 s … 30 s ─▶ start it again      after ten seconds' run: from 0.25 s again
 //! ```
 //!
 //! In a cluster, a lost process makes all others end. With a supervisor for each of them, the cluster forms
@@ -17,15 +17,21 @@ use crate::cli::signal;
 use crate::clock;
 use crate::error::{Error, Result};
 
-/// The flag, which the child is started without.
-pub(super) const FLAG: &str = "--supervise";
+/// Set in the child.
+const SUPERVISED: &str = "SUPERVISED_BY_THALWEG";
 
 /// The pauses between attempts.
-const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30);
+const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(30);
 /// A child that ran for this long was not failing at its start.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(50);
 
+/// Whether this process is the child.
+pub(super) fn is_child() -> bool {
+    std::env::var_os(SUPERVISED).is_some()
+}
+
+/// Runs the service until it ends well, or a signal comes.
 pub(super) fn run(tokio: &tokio::runtime::Runtime) -> Result<()> {
     let signal = {
         let _inside = tokio.enter();
@@ -68,9 +74,7 @@ fn start() -> Result<Child> {
     let program = std::env::current_exe()?;
     let name = arguments.next().unwrap_or_else(|| OsString::from("thalweg"));
     let mut command = Command::new(&program);
-    command
-        .arg0(name)
-        .args(arguments.filter(|argument| argument != FLAG));
+    command.arg0(name).args(arguments).env(SUPERVISED, "1");
     // SAFETY: prctl is a plain system call, and nothing else happens between fork and exec.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {

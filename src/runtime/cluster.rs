@@ -7,9 +7,10 @@
 //!   any process ── reads of views ──▶ the processes that hold the rows (gather.rs)
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use timely::communication::allocator::zero_copy::initialize::{
 use timely::communication::{AllocatorBuilder, Hooks};
 
 use super::gather::{ClusterShards, Shards};
-use super::{ProcessState, build_id, spawn};
+use super::{ProcessState, build_id, observations, spawn};
 use crate::bridge::Waker;
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::manifest::Manifest;
@@ -34,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::mesh::formation::{self, Formed};
 use crate::mesh::handshake::Identity;
 use crate::mesh::{Cluster, Mesh, Request};
+use crate::position::{Offset, PartitionId};
 use crate::view::remote::ShardRead;
 
 /// How workers talk to each other.
@@ -68,6 +70,10 @@ impl Connections {
 struct RunStartFacts {
     /// Whether checkpoints are written.
     saves: bool,
+    /// The last epoch that was bound before, or 0.
+    last_bound: u64,
+    /// See [`ProcessState::bound_before`].
+    bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
     /// The checkpoint that the run resumes from.
     restored: Option<RestoredFacts>,
 }
@@ -95,6 +101,8 @@ pub(super) enum PeerRequest {
     },
     /// A part of an answer.
     Shards(ShardRead),
+    /// What process 0 observes.
+    Observations,
 }
 
 /// Sets up communication between workers. In a cluster, waits until it is complete; `None` if the service was
@@ -171,6 +179,8 @@ fn start_facts(shared: &ProcessState) -> Result<Vec<u8>> {
     };
     let facts = RunStartFacts {
         saves: shared.checkpoints.get().is_some(),
+        last_bound: shared.replay_to.load(Ordering::Acquire),
+        bound_before: shared.bound_before.get().cloned().unwrap_or_default(),
         restored: shared.restored.get().map(facts).transpose()?,
     };
     postcard::to_stdvec(&facts).map_err(|error| Error::internal("cannot describe the start").detail(error))
@@ -180,11 +190,16 @@ fn start_facts(shared: &ProcessState) -> Result<Vec<u8>> {
 fn follow(shared: &Arc<ProcessState>, mesh: &Arc<Mesh>, start: &[u8]) -> Result<()> {
     let malformed = |error| Error::internal("process 0 does not say where the run starts").detail(error);
     let facts: RunStartFacts = postcard::from_bytes(start).map_err(malformed)?;
+    // Nothing older than what was answered before the restart is answered.
+    shared.replay_to.store(facts.last_bound, Ordering::Release);
+    let _once = shared.bound_before.set(facts.bound_before);
     if let Some(RestoredFacts { manifest, held, dir }) = facts.restored {
         let store = CheckpointStore::new(Arc::new(RemoteFiles(mesh.clone())), &dir);
         let restored = RestoredCheckpoint::new(store, Manifest::from_bytes(&manifest)?, held);
         let (epoch, bytes) = (restored.manifest.epoch, restored.manifest.bytes());
         tracing::info!(epoch = epoch.0, time = %epoch.opened_at(), bytes, "resuming from a checkpoint");
+        let at = &restored.manifest.at.binding;
+        shared.note_bound(&at.ranges, &at.idle);
         let _once = shared.restored.set(restored);
     }
     if facts.saves {
@@ -199,7 +214,7 @@ fn follow(shared: &Arc<ProcessState>, mesh: &Arc<Mesh>, start: &[u8]) -> Result<
         drop(spawn("checkpoints", move || relay.run(send))?);
         let _once = shared.checkpoints.set(own);
     }
-    Ok(())
+    observations::follow(shared, mesh)
 }
 
 /// Threads that answer other processes.
@@ -262,6 +277,7 @@ impl Server {
             let answer = match postcard::from_bytes(&request.body) {
                 Ok(PeerRequest::File { path, offset, length }) => self.file(&path, offset, length),
                 Ok(PeerRequest::Shards(read)) => self.shards.answer(read),
+                Ok(PeerRequest::Observations) => self.observations(),
                 Err(error) => {
                     tracing::error!(process = request.from, %error, "received an unknown request");
                     continue;
@@ -269,6 +285,11 @@ impl Server {
             };
             mesh.answer(&request, &answer);
         }
+    }
+
+    fn observations(&self) -> Vec<u8> {
+        let observed = self.shared.upgrade().map(|shared| shared.observations());
+        postcard::to_stdvec(&observed.unwrap_or_default()).unwrap_or_default()
     }
 
     fn file(&self, path: &Path, offset: u64, length: u32) -> Vec<u8> {

@@ -104,7 +104,8 @@ impl ProcessState {
     /// The bound ends of the partitions before this start.
     fn bound_before(&self, source: SourceId) -> BTreeMap<u32, PartitionGoal> {
         let of = |partition| PartitionId { source, partition };
-        let bound = self.bound_before.range(of(0)..=of(u32::MAX));
+        let bound = self.bound_before.get().into_iter();
+        let bound = bound.flat_map(|bound| bound.range(of(0)..=of(u32::MAX)));
         bound.map(|(id, upto)| (id.partition, *upto)).collect()
     }
 

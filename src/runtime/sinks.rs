@@ -39,11 +39,14 @@ pub struct SinkStatus {
 }
 
 impl ProcessState {
-    /// The status of all sinks, in the order of the code. In a cluster, the process with the ledger knows it.
+    /// The status of all sinks, in the order of the code. In a cluster, the process with the ledger writes to
+    /// them.
     fn sinks_now(&self) -> Vec<SinkStatus> {
-        let states = self.sinks.states();
-        let sink =
-            |planned: &PlannedSink| now(planned, states.get(&*planned.name).map_or(&[][..], Vec::as_slice));
+        let (own, elsewhere) = (self.sinks.states(), self.sinks_elsewhere.lock().clone());
+        let sink = |planned: &PlannedSink| {
+            let shards = own.get(&*planned.name).or_else(|| elsewhere.get(&planned.name));
+            now(planned, shards.map_or(&[][..], Vec::as_slice))
+        };
         self.planned_sinks.iter().map(sink).collect()
     }
 }

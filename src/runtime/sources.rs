@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::codec::registry::Registry;
 use crate::dataflow::plan::PlannedSource;
 use crate::health::Dependency;
@@ -51,7 +53,7 @@ pub struct TimeRulesStatus {
 }
 
 /// A partition as last observed from outside.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct PartitionLook {
     pub(crate) facts: PartitionFacts,
     /// Since when a transaction has been open that blocks reading, as far as observed.

@@ -77,12 +77,13 @@ impl ProcessParts {
             inbox: SequencerInbox::default(),
             leader: Mutex::new(begun.leader),
             replay_to: AtomicU64::new(begun.replay_to.map_or(0, |epoch| epoch.0)),
-            bound_before: begun.bound_before,
+            bound_before: begun.bound_before.map_or_else(OnceLock::new, OnceLock::from),
             first_ends: Mutex::default(),
             caught_up: AtomicBool::new(false),
             live: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             troubles: Mutex::default(),
+            sinks_elsewhere: Mutex::default(),
             partitions: Mutex::default(),
             sources: plan.sources.clone(),
             planned_sinks: plan.sinks.clone(),
@@ -118,7 +119,7 @@ struct RunStart {
     /// The last epoch to replay.
     replay_to: Option<Epoch>,
     /// The bound partitions: the offset from which each is read again, and the end.
-    bound_before: BTreeMap<PartitionId, (Offset, Offset)>,
+    bound_before: Option<BTreeMap<PartitionId, (Offset, Offset)>>,
     leader_parts: Option<LeaderParts>,
     checkpoints: Option<Checkpoints>,
     sinks: ProcessSinks,
@@ -144,7 +145,7 @@ impl RunSetup<'_> {
         let (ledger, recovered) = self.open()?;
         let mut begun = RunStart {
             replay_to: recovered.last,
-            bound_before: bound(&recovered.state),
+            bound_before: Some(bound(&recovered.state)),
             ..RunStart::default()
         };
         let (to_ledger_writer, entries) = channel();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::metrics::SinkMetrics;
@@ -68,7 +69,7 @@ pub(crate) enum DrainState {
 }
 
 /// How a shard is doing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ShardStatus {
     /// The last epoch that the store has.
     pub delivered: Option<Epoch>,

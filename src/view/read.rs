@@ -122,7 +122,7 @@ impl Serve for View {
         }
         let scan = self.scan(at, Vec::new());
         let last = match scan.resume(&plan)? {
-            Some(key) if plan.is_sorted() => self.stored(&key, at)?,
+            Some(key) if plan.is_sorted() => self.row_of_key(&key, at)?,
             _ => None,
         };
         let limit = query
@@ -238,7 +238,7 @@ impl View {
     }
 
     /// The row with an encoded key, wherever it is.
-    fn stored(&self, key: &[u8], at: &Snapshot) -> Result<Option<StoredRow>, ReadError> {
+    fn row_of_key(&self, key: &[u8], at: &Snapshot) -> Result<Option<StoredRow>, ReadError> {
         match self.local_key(key, at)? {
             None => self.ask_row(ShardQuery::Key(key.to_vec()), at),
             found => Ok(found),
