@@ -22,6 +22,7 @@ mod schema;
 mod serve;
 mod signal;
 mod supervise;
+mod token;
 mod verify;
 
 use std::ffi::OsString;
@@ -118,6 +119,11 @@ enum Command {
         #[command(subcommand)]
         what: LedgerCommand,
     },
+    /// Make tokens for clients of the HTTP API
+    Token {
+        #[command(subcommand)]
+        what: token::TokenCommand,
+    },
     /// Inspect or prune the checkpoints of a dataflow
     Checkpoint {
         /// Settings in TOML, for the location of checkpoints. Default: thalweg.toml in the working directory,
@@ -201,6 +207,12 @@ struct QueryArguments {
         value_name = "URL"
     )]
     server: String,
+    /// A token for the service, where it wants one
+    #[arg(long, env = "THALWEG_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// CA certificates (PEM) to trust, in addition to the system's
+    #[arg(long, env = "THALWEG_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -290,6 +302,7 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
             print!("{}", plan.text);
         }
         Command::Schema { what } => schema::run(&what)?,
+        Command::Token { what } => token::run(&what)?,
         Command::Ledger {
             what: LedgerCommand::Show { dir, from, to },
         } => ledger::show(&dir, from, to)?,

@@ -28,7 +28,7 @@ use crate::checkpoint::location::CheckpointLocation;
 use crate::connect;
 use crate::connect::connector::Connector;
 use crate::error::{Error, Result};
-use crate::http::HttpSettings;
+use crate::http::{CertificateFiles, HttpSettings};
 use crate::ingest::BufferLimits;
 use crate::runtime::OnDifference;
 use crate::runtime::checkpoints::OnNewProgram;
@@ -123,6 +123,8 @@ pub(crate) struct ServiceSettings {
     pub registry: RegistrySettings,
     /// The HTTP server.
     pub http: HttpSettings,
+    /// Its certificate, and the key.
+    pub http_certificate: [Option<PathBuf>; 2],
     /// The logs.
     pub log: LogSettings,
     /// Events per second of the demo.
@@ -221,10 +223,13 @@ pub(crate) fn load(inputs: &ConfigInputs) -> Result<ResolvedSettings> {
         }
     }
     let own: ServiceSettings = values.take();
-    let settings = ServiceSettings {
+    let mut settings = ServiceSettings {
         connectors: values,
         ..own
     };
+    if let [Some(certificate), Some(key)] = settings.http_certificate.clone() {
+        settings.http.tls = Some(CertificateFiles { certificate, key });
+    }
     if mistakes.0.is_empty() {
         agree(&settings, &said, &mut mistakes);
     }
@@ -287,6 +292,22 @@ fn agree(settings: &ServiceSettings, said: &BTreeMap<String, RawSetting>, mistak
             mistakes.add(origin(name), format!("`{name}` {wrong}"));
         }
     };
+    let [certificate, key] = &settings.http_certificate;
+    needs(
+        certificate.is_none() || key.is_some(),
+        "http.tls.certificate",
+        "needs `http.tls.key`",
+    );
+    needs(
+        key.is_none() || certificate.is_some(),
+        "http.tls.key",
+        "needs `http.tls.certificate`",
+    );
+    needs(
+        cfg!(feature = "tls") || certificate.is_none(),
+        "http.tls.certificate",
+        "is set, and this build lacks the feature `tls`",
+    );
     needs(
         cfg!(feature = "object-store") || !in_bucket,
         "checkpoint.store",

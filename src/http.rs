@@ -29,8 +29,10 @@
 //! URL, rows scanned, rows in a response, waiting time ([`HttpSettings`]). Requests beyond a limit are
 //! rejected at once.
 //!
-//! There is no authentication and no TLS yet, so the server only listens on loopback addresses.
+//! Addresses beyond loopback need TLS (`tls.rs`) and tokens (`access.rs`), unless the settings say that the
+//! network is safe.
 
+pub(crate) mod access;
 mod answer;
 mod describe;
 mod params;
@@ -43,8 +45,11 @@ mod shared;
 mod sinks;
 mod snapshot;
 mod sources;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +59,9 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::health::Readiness;
+pub(crate) use crate::http::access::new_token;
+use crate::http::access::{Access, OpenRoutes};
+use crate::http::server::ConnectionSecurity;
 use crate::metrics::Metrics;
 use crate::position::EpochBinding;
 use crate::runtime::progress::RecoveryProgress;
@@ -62,11 +70,29 @@ use crate::runtime::sources::SourceStatus;
 use crate::time::Epoch;
 use crate::view::Views;
 
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and those that lead to its CA, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+}
+
 /// The address to listen on, and the limits.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// A loopback address; port 0 takes any free port. Default 127.0.0.1:8460.
+    /// The address; port 0 takes any free port. Beyond loopback, `tls` and `tokens_file` are required, unless
+    /// `insecure`. Default 127.0.0.1:8460.
     pub address: SocketAddr,
+    /// The certificate that clients see; `None`: no TLS.
+    pub tls: Option<CertificateFiles>,
+    /// The hashes of tokens, one of which every client has to present; `None`: nobody has to.
+    pub tokens_file: Option<PathBuf>,
+    /// Which routes need no token. Default: health.
+    pub open: OpenRoutes,
+    /// Allows addresses beyond loopback without TLS and tokens.
+    pub insecure: bool,
     /// Maximum size of a request body. Default 64 KiB.
     pub body_bytes_max: usize,
     /// Maximum time to receive a body. Default 5 s.
@@ -100,6 +126,13 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8460)),
+            tls: None,
+            tokens_file: None,
+            open: OpenRoutes {
+                health: true,
+                metrics: false,
+            },
+            insecure: false,
             body_bytes_max: 64 << 10,
             body_time_max: Duration::from_secs(5),
             url_bytes_max: 8 << 10,
@@ -161,6 +194,7 @@ pub struct ServerState {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    encrypted: bool,
     stop: watch::Sender<Option<Duration>>,
     task: JoinHandle<()>,
 }
@@ -168,33 +202,53 @@ pub struct Server {
 /// Starts the server on the threads of `runtime`.
 ///
 /// # Errors
-/// [`Error::definition`] if the address is not a loopback address; [`Error::external`] if it cannot be bound.
+/// [`Error::definition`] if the address is not a loopback address and not secured, or if certificate, key or
+/// tokens cannot be used; [`Error::external`] if the address cannot be bound.
 pub fn serve(settings: HttpSettings, state: Arc<ServerState>, runtime: &Handle) -> Result<Server> {
-    let listener = bind(settings.address)?;
+    let listener = bind(&settings)?;
+    let access = settings.tokens_file.as_deref();
+    let access = access.map(|file| Access::of(file, settings.open)).transpose()?;
+    let security = ConnectionSecurity::of(settings.tls.as_ref())?;
+    let encrypted = settings.tls.is_some();
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let _inside = runtime.enter();
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (stop, stopped) = watch::channel(None);
-    let task = runtime.spawn(server::run(listener, settings, state, stopped));
+    let task = runtime.spawn(server::run(
+        listener,
+        (settings, access, security),
+        state,
+        stopped,
+    ));
     tracing::debug!(%address, "HTTP server is listening");
-    Ok(Server { address, stop, task })
+    Ok(Server {
+        address,
+        encrypted,
+        stop,
+        task,
+    })
 }
 
 /// Checks whether [`serve`] could listen on the address: to be called before work that would be in vain.
 ///
 /// # Errors
 /// Those of [`serve`].
-pub fn bindable(address: SocketAddr) -> Result<()> {
-    bind(address).map(drop)
+pub fn bindable(settings: &HttpSettings) -> Result<()> {
+    bind(settings).map(drop)
 }
 
-fn bind(wanted: SocketAddr) -> Result<TcpListener> {
-    if !wanted.ip().is_loopback() {
+fn bind(settings: &HttpSettings) -> Result<TcpListener> {
+    let wanted = settings.address;
+    let secured = settings.tls.is_some() && settings.tokens_file.is_some();
+    if !wanted.ip().is_loopback() && !secured && !settings.insecure {
         return Err(
             Error::definition(format!("the HTTP server cannot listen on {wanted}"))
-                .detail("only loopback addresses are allowed: there is no authentication and no TLS yet")
-                .hint("listen on 127.0.0.1 or [::1], behind an authenticating proxy"),
+                .detail("an address beyond loopback needs TLS and tokens")
+                .hint(
+                    "set `http.tls.certificate`, `http.tls.key` and `http.tokens_file`; or, in a network that \
+                     nobody else can reach, `http.insecure`",
+                ),
         );
     }
     TcpListener::bind(wanted).map_err(|error| unbound(wanted, &error))
@@ -215,6 +269,12 @@ impl Server {
     /// The address that it listens on, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The URL by which clients on this machine reach it.
+    pub fn url(&self) -> String {
+        let scheme = if self.encrypted { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Accepts no more connections, lets requests in flight finish within `grace`, then closes the rest.

@@ -13,6 +13,8 @@
 mod faults;
 mod handshake;
 mod member;
+#[cfg(feature = "tls")]
+mod secure;
 
 /// Not a test by itself: the process that others start, and kill. Returns at once unless it is asked to be
 /// that.

@@ -15,6 +15,8 @@
     reason = "a test's time-outs are time on the wall"
 )]
 
+#[cfg(feature = "tls")]
+pub mod certificates;
 pub mod debezium;
 pub mod kafka;
 #[cfg(feature = "postgres")]

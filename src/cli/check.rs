@@ -86,7 +86,7 @@ fn of_settings(settings: &ServiceSettings) -> Vec<Finding> {
                 authority",
         ));
     }
-    match http::bindable(settings.http.address) {
+    match http::bindable(&settings.http) {
         Ok(()) => {}
         Err(error) if error.kind() == Kind::Definition => findings.push(wrong(&error)),
         // It may be the very service that is asked about.

@@ -1,6 +1,7 @@
 //! `query`: rows of a running service, as a table or as JSON.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -39,10 +40,10 @@ struct Rows {
 
 pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
     let base = arguments.server.trim_end_matches('/');
-    if !base.starts_with("http://") {
+    if !base.starts_with("http://") && !base.starts_with("https://") {
         return Err(
             Error::request(format!("`{base}` is not the address of a service"))
-                .hint("write it as http://HOST:PORT"),
+                .hint("write it as http://HOST:PORT or https://HOST:PORT"),
         );
     }
     if let Some(view) = arguments.view.as_ref().filter(|view| view.contains('=')) {
@@ -57,7 +58,7 @@ pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
             conditions(&arguments.conditions)?
         ),
     };
-    let body = fetch(&url, base)?;
+    let body = fetch(&url, base, arguments)?;
     if arguments.json {
         println!("{body}");
     } else if arguments.view.is_none() {
@@ -68,14 +69,20 @@ pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
     Ok(())
 }
 
-fn fetch(url: &str, base: &str) -> Result<String> {
+fn fetch(url: &str, base: &str, arguments: &QueryArguments) -> Result<String> {
+    let client = client(arguments.ca.as_deref())?;
     serve::tokio()?.block_on(async {
         let away = |error: reqwest::Error| {
             Error::external(format!("no answer from {base}"))
                 .detail(error)
                 .hint("is the service running there? Use --server URL for another address")
         };
-        let answer = reqwest::get(url).await.map_err(away)?;
+        let request = client.get(url);
+        let request = match &arguments.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let answer = request.send().await.map_err(away)?;
         let status = answer.status();
         let body = answer.text().await.map_err(away)?;
         if status.is_success() {
@@ -84,6 +91,37 @@ fn fetch(url: &str, base: &str) -> Result<String> {
             Err(problem(status.as_u16(), &body))
         }
     })
+}
+
+/// A client that trusts these certificates too.
+fn client(ca: Option<&Path>) -> Result<reqwest::Client> {
+    let builder = reqwest::Client::builder();
+    let built = match ca {
+        Some(ca) => trusting(builder, ca)?,
+        None => builder,
+    };
+    let built = built.build();
+    built.map_err(|error| Error::internal("cannot make an HTTP client").detail(error))
+}
+
+#[cfg(feature = "tls")]
+fn trusting(builder: reqwest::ClientBuilder, ca: &Path) -> Result<reqwest::ClientBuilder> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        Error::definition(format!("cannot use the certificates in {}", ca.display())).detail(error)
+    };
+    let pem = std::fs::read(ca).map_err(|error| unusable(&error))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(&error))?;
+    Ok(certificates
+        .into_iter()
+        .fold(builder, reqwest::ClientBuilder::add_root_certificate))
+}
+
+#[cfg(not(feature = "tls"))]
+fn trusting(_builder: reqwest::ClientBuilder, ca: &Path) -> Result<reqwest::ClientBuilder> {
+    Err(
+        Error::definition(format!("cannot use the certificates in {}", ca.display()))
+            .detail("this build has no TLS"),
+    )
 }
 
 /// Converts the service's problem details into an error.

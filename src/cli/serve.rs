@@ -215,7 +215,7 @@ impl ServeContext<'_> {
         let wanted = &self.resolved.settings;
         let registry = self.env.registry.clone();
         let settings = self.engine()?;
-        http::bindable(wanted.http.address)?;
+        http::bindable(&wanted.http)?;
         let service = Service::start(self.flow, settings)?;
         let readiness = Arc::new(Readiness::starting());
         let state = Self::state(&plan, &service, &readiness);
@@ -228,7 +228,7 @@ impl ServeContext<'_> {
                 return Err(error);
             }
         };
-        let url = format!("http://{}", server.address());
+        let url = server.url();
         tracing::info!(%url, dataflow = self.flow.name(), workers = wanted.workers, "serving");
 
         let mut signal = tokio.spawn(signal);

@@ -3,6 +3,7 @@
 //! Everything else is derived from it: the command line flags, the environment variables, the contents of a
 //! file, the output of `check`, and the page docs/settings.md (a test compares the page with it).
 
+mod access;
 mod cluster;
 mod sources;
 
@@ -26,7 +27,11 @@ use crate::setting::{
 /// Every setting, in the order of display: the engine's, then those of each connector.
 pub(crate) fn settings() -> impl Iterator<Item = &'static Setting> {
     let own = CONNECTORS.iter().flat_map(|connector| connector.settings());
-    SETTINGS.iter().chain(cluster::SETTINGS).chain(own)
+    SETTINGS
+        .iter()
+        .chain(access::SETTINGS)
+        .chain(cluster::SETTINGS)
+        .chain(own)
 }
 
 /// The sections for properties of clients.
@@ -317,7 +322,8 @@ static SETTINGS: &[Setting] = &[
                     .is_ok()
             }),
             "127.0.0.1:8460",
-            "Address to listen on: a loopback address. Port 0 takes any free port",
+            "Address to listen on. Port 0 takes any free port. Beyond loopback, `http.tls.*` and \
+                `http.tokens_file` are required",
         ),
         flag("http", "ADDRESS", FlagScope::All),
     ),

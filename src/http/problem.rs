@@ -11,7 +11,9 @@ use std::fmt;
 
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::http::answer;
@@ -45,6 +47,7 @@ pub(crate) enum ProblemKind {
     Slow,
     Timeout,
     Overloaded,
+    Unauthorized,
     Internal,
 }
 
@@ -95,6 +98,7 @@ impl ProblemKind {
                 "too many concurrent requests",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
+            ProblemKind::Unauthorized => ("unauthorized", "token required", StatusCode::UNAUTHORIZED),
             ProblemKind::Internal => ("internal", "internal error", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
@@ -212,6 +216,9 @@ impl IntoResponse for Problem {
         }
         if let Some(methods) = parts.allow {
             headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        if parts.kind == ProblemKind::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if matches!(parts.kind, ProblemKind::TooLarge | ProblemKind::Slow) {
             // The rest of the body is not read, so the connection cannot be reused.

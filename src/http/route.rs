@@ -14,7 +14,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use hyper::header::{CONTENT_TYPE, IF_NONE_MATCH};
-use hyper::{Method, Uri};
+use hyper::{HeaderMap, Method, Uri};
 use serde_json::json;
 
 use crate::http::problem::{Problem, ProblemKind};
@@ -69,7 +69,9 @@ async fn observed(State(shared): State<Arc<RequestContext>>, request: Request, n
     });
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let pattern = matched.as_ref().map_or(NONE, MatchedPath::as_str);
-    let response = match admit(&shared, request.uri(), pattern, others) {
+    let admitted = authorize(&shared, request.headers(), pattern)
+        .and_then(|()| admit(&shared, request.uri(), pattern, others));
+    let response = match admitted {
         Ok(()) => {
             let known: Vec<_> = request.headers().get_all(IF_NONE_MATCH).iter().cloned().collect();
             answer::unless_known(next.run(request).await, &known)
@@ -79,6 +81,18 @@ async fn observed(State(shared): State<Arc<RequestContext>>, request: Request, n
     let took = clock::instant().saturating_duration_since(started);
     shared.routes[pattern].answered(response.status().as_u16(), took);
     response
+}
+
+/// Rejects requests without a valid token, where one is needed.
+fn authorize(shared: &RequestContext, headers: &HeaderMap, pattern: &str) -> Result<(), Problem> {
+    match &shared.access {
+        Some(access) if !access.admits(pattern, headers) => Err(Problem::new(
+            ProblemKind::Unauthorized,
+            "the request has no valid token",
+        )
+        .hint("send one in the header `Authorization: Bearer TOKEN`")),
+        _ => Ok(()),
+    }
 }
 
 /// Rejects requests beyond the limits, before any work is done for them.

@@ -18,14 +18,21 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+#[cfg(not(feature = "tls"))]
+use crate::error::Error;
+use crate::error::Result;
+use crate::http::access::Access;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::route;
 use crate::http::shared::{NONE, OnDrop, RequestContext};
-use crate::http::{HttpSettings, ServerState};
+#[cfg(feature = "tls")]
+use crate::http::tls::TlsAcceptor;
+use crate::http::{CertificateFiles, HttpSettings, ServerState};
 
 /// Maximum size of a request head; larger ones get a 431 from hyper, without a body.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -39,7 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves until it is told to stop.
 pub(crate) async fn run(
     listener: TcpListener,
-    settings: HttpSettings,
+    (settings, access, security): (HttpSettings, Option<Access>, ConnectionSecurity),
     state: Arc<ServerState>,
     mut stop: watch::Receiver<Option<Duration>>,
 ) {
@@ -56,7 +63,9 @@ pub(crate) async fn run(
             .collect(),
         settings,
         state,
+        access,
     });
+    let security = Arc::new(security);
     let router = route::router(&shared);
     let mut connections = JoinSet::new();
     loop {
@@ -76,15 +85,20 @@ pub(crate) async fn run(
         // Answers go out as they are ready: batching is done by `pipeline_flush`, not by waiting for more.
         let _best_effort = stream.set_nodelay(true);
         if let Ok(place) = places.clone().try_acquire_owned() {
-            connections.spawn(connection(
-                stream,
-                shared.clone(),
-                router.clone(),
-                stop.clone(),
-                place,
-            ));
+            let serving = ServedConnection {
+                shared: shared.clone(),
+                router: router.clone(),
+                stop: stop.clone(),
+                _place: place,
+            };
+            connections.spawn(connection(stream, security.clone(), serving));
         } else if let Ok(place) = places_outside.clone().try_acquire_owned() {
-            connections.spawn(turn_away(stream, place));
+            match &*security {
+                ConnectionSecurity::Plain => _ = connections.spawn(turn_away(stream, place)),
+                // A handshake is just what there is no capacity for.
+                #[cfg(feature = "tls")]
+                ConnectionSecurity::Tls(_) => drop(stream),
+            }
         }
     }
     drop(listener);
@@ -99,35 +113,77 @@ pub(crate) async fn run(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
+/// Whether connections are encrypted.
+pub(crate) enum ConnectionSecurity {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(TlsAcceptor),
+}
+
+impl ConnectionSecurity {
+    /// With the certificate, if there is one.
+    #[cfg(feature = "tls")]
+    pub(crate) fn of(files: Option<&CertificateFiles>) -> Result<Self> {
+        files.map_or(Ok(Self::Plain), |files| TlsAcceptor::of(files).map(Self::Tls))
+    }
+
+    /// A build without TLS has no certificate.
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn of(files: Option<&CertificateFiles>) -> Result<Self> {
+        match files {
+            None => Ok(Self::Plain),
+            Some(_) => Err(Error::definition("this build has no TLS").hint("build with the feature `tls`")),
+        }
+    }
+}
+
+struct ServedConnection {
     shared: Arc<RequestContext>,
     router: Router,
-    mut stop: watch::Receiver<Option<Duration>>,
+    stop: watch::Receiver<Option<Duration>>,
     _place: OwnedSemaphorePermit,
-) {
-    let open = shared.state.metrics.http_connections.clone();
+}
+
+async fn connection(stream: TcpStream, security: Arc<ConnectionSecurity>, serving: ServedConnection) {
+    let open = serving.shared.state.metrics.http_connections.clone();
     open.inc();
     let _closed = OnDrop(|| {
         open.dec();
     });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(shared.settings.idle_time_max)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut serving = pin!(serving);
-    let outcome = tokio::select! {
-        outcome = serving.as_mut() => outcome,
-        _ = stop.changed() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    match &*security {
+        ConnectionSecurity::Plain => serving.serve(stream).await,
+        #[cfg(feature = "tls")]
+        ConnectionSecurity::Tls(acceptor) => {
+            let limit = serving.shared.settings.idle_time_max;
+            match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => serving.serve(stream).await,
+                Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+                Err(_elapsed) => tracing::debug!("a client began no TLS handshake in time"),
+            }
         }
-    };
-    if let Err(error) = outcome {
-        // Disconnecting clients, idle connections, malformed heads: nothing that we could do better.
-        tracing::debug!(%error, "connection closed early");
+    }
+}
+
+impl ServedConnection {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(mut self, stream: S) {
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.shared.settings.idle_time_max)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
+        let mut serving = pin!(serving);
+        let outcome = tokio::select! {
+            outcome = serving.as_mut() => outcome,
+            _ = self.stop.changed() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = outcome {
+            // Disconnecting clients, idle connections, malformed heads: nothing that we could do better.
+            tracing::debug!(%error, "connection closed early");
+        }
     }
 }
 

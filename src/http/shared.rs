@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, Path};
 use hyper::http::request::Parts;
 use tokio::sync::Semaphore;
 
+use crate::http::access::Access;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::{HttpSettings, ServerState};
 use crate::metrics::RouteMetrics;
@@ -15,6 +16,8 @@ use crate::metrics::RouteMetrics;
 pub(crate) struct RequestContext {
     pub settings: HttpSettings,
     pub state: Arc<ServerState>,
+    /// Who may read, if not everybody.
+    pub access: Option<Access>,
     /// Slots for large scans.
     pub scans: Arc<Semaphore>,
     /// Slots for reads of rows that other processes have.

@@ -1,5 +1,6 @@
 //! The real server on a free port, over views filled by hand, asked by a plain client.
 
+mod access;
 mod limits;
 mod reads;
 mod recovery;

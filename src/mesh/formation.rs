@@ -69,6 +69,7 @@ pub(crate) fn form(
         deadline: clock::instant() + cluster.formation_timeout,
         give_up,
         asked_to_stop: None,
+        failed: None,
         told: clock::instant(),
         connections: BTreeMap::new(),
     };
@@ -103,6 +104,8 @@ struct Formation<'a> {
     deadline: Instant,
     give_up: &'a dyn Fn() -> bool,
     asked_to_stop: Option<Instant>,
+    /// Why the last attempt to reach a process failed.
+    failed: Option<String>,
     told: Instant,
     /// By peer and channel.
     connections: BTreeMap<(u32, Channel), Transport>,
@@ -189,13 +192,16 @@ impl Formation<'_> {
         };
         if now >= self.deadline {
             let waited = crate::time::span(self.cluster.formation_timeout);
-            return Err(Error::external("the cluster is incomplete")
-                .detail(format!("missing after {waited}: process {}", missing()))
-                .hint("start the missing processes, or raise `cluster.formation_timeout`"));
+            let error = Error::external("the cluster is incomplete")
+                .detail(format!("missing after {waited}: process {}", missing()));
+            let error = self.failed.iter().fold(error, Error::detail);
+            return Err(error.hint("start the missing processes, or raise `cluster.formation_timeout`"));
         }
         if now - self.told >= TELL_EVERY {
+            let failed = self.failed.as_deref().map(tracing::field::display);
             tracing::info!(
                 processes = missing(),
+                failed,
                 "waiting for other processes of the cluster"
             );
             self.told = now;
@@ -212,11 +218,12 @@ impl Formation<'_> {
             }
             match self.try_dial(peer, channel, &address) {
                 Ok(transport) => {
+                    self.failed = None;
                     self.connections.insert((peer, channel), transport);
                     return Ok(true);
                 }
                 Err(DialError::Away(error)) => {
-                    tracing::debug!(process = peer, address, %error, "cannot reach a process yet");
+                    self.failed = Some(format!("process {peer} ({address}) cannot be reached: {error}"));
                     std::thread::sleep(RETRY);
                 }
                 Err(DialError::Refused(why)) => {

@@ -43,11 +43,11 @@ pub(super) async fn raw(server: &Server, bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn only_loopback_addresses_are_taken() {
+async fn addresses_beyond_loopback_need_tls_and_tokens() {
     for address in ["0.0.0.0:0", "192.0.2.1:80", "[::]:0"] {
         let error = start(address).unwrap_err();
         assert_eq!(error.kind(), Kind::Definition);
-        assert!(error.to_string().contains("no authentication"), "{error}");
+        assert!(error.to_string().contains("needs TLS and tokens"), "{error}");
     }
 }
 
