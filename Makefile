@@ -63,6 +63,13 @@ proof: ## run what `test` leaves out as it takes minutes: a million records on a
 	@scripts/registry.sh fetch >/dev/null
 	cargo test --test it $(ALL) $(CARGO_FLAGS) $(ARGS) -- --ignored kafka::exact
 
+CYCLES ?= 40
+.PHONY: cluster-faults
+cluster-faults: ## kill and stop processes of a cluster at random; CYCLES=40 times unless said otherwise
+	@scripts/setup.sh build java
+	@scripts/kafka.sh fetch >/dev/null
+	CYCLES=$(CYCLES) cargo test --test it $(ALL) $(CARGO_FLAGS) $(ARGS) -- cluster::faults --nocapture
+
 # A range is worth an optimised build; one seed, to look into, is not.
 SEEDS ?= 0..10000
 .PHONY: sim

@@ -12,6 +12,7 @@
 
 mod check;
 mod checkpoint;
+mod cluster;
 mod connector;
 mod demo;
 mod flags;
@@ -119,6 +120,11 @@ enum Command {
         #[command(subcommand)]
         what: LedgerCommand,
     },
+    /// Look at a running cluster
+    Cluster {
+        #[command(subcommand)]
+        what: cluster::ClusterCommand,
+    },
     /// Make tokens for clients of the HTTP API
     Token {
         #[command(subcommand)]
@@ -199,6 +205,13 @@ struct QueryArguments {
     /// Print the service's JSON instead of a table
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    at: ServerArguments,
+}
+
+/// A running service, and how to reach it.
+#[derive(Args)]
+struct ServerArguments {
     /// Address of the service
     #[arg(
         long,
@@ -302,6 +315,7 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
             print!("{}", plan.text);
         }
         Command::Schema { what } => schema::run(&what)?,
+        Command::Cluster { what } => cluster::run(&what)?,
         Command::Token { what } => token::run(&what)?,
         Command::Ledger {
             what: LedgerCommand::Show { dir, from, to },

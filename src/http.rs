@@ -13,6 +13,7 @@
 //!  GET  /v1/epochs/{epoch}          what an epoch contains
 //!  GET  /v1/sources                 rules, watermarks and lag of what is read
 //!  GET  /v1/sinks                   contracts of stores, and how far they are
+//!  GET  /v1/cluster                 the processes, and how far they are
 //! ```
 //!
 //! Data that is not available yet is reported as 503 with Retry-After, never as 404 and never with older
@@ -34,6 +35,7 @@
 
 pub(crate) mod access;
 mod answer;
+mod cluster;
 mod describe;
 mod params;
 mod problem;
@@ -64,6 +66,7 @@ use crate::http::access::{Access, OpenRoutes};
 use crate::http::server::ConnectionSecurity;
 use crate::metrics::Metrics;
 use crate::position::EpochBinding;
+use crate::runtime::cluster::ClusterStatus;
 use crate::runtime::progress::RecoveryProgress;
 use crate::runtime::sinks::SinkStatus;
 use crate::runtime::sources::SourceStatus;
@@ -166,6 +169,9 @@ pub type SourcesStatus = Arc<dyn Fn() -> Vec<SourceStatus> + Send + Sync>;
 /// Returns the status of all sinks.
 pub type SinksStatus = Arc<dyn Fn() -> Vec<SinkStatus> + Send + Sync>;
 
+/// Returns the status of the cluster, if there is one. May block.
+pub type ClusterStatusLookup = Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>;
+
 /// Everything that the server reads from.
 pub struct ServerState {
     /// The views.
@@ -180,6 +186,8 @@ pub struct ServerState {
     pub sources_now: SourcesStatus,
     /// The status of all sinks.
     pub sinks_now: SinksStatus,
+    /// The status of the cluster.
+    pub cluster_now: ClusterStatusLookup,
     /// Their partitions, so that nobody waits for one that does not exist.
     pub partitions: PartitionLookup,
     /// Reads the ledger for epochs that the views no longer remember; `None`: those are not available.

@@ -157,6 +157,11 @@ impl Mesh {
         (0..self.links.len()).filter(|process| *process != self.process)
     }
 
+    /// How long ago a process was heard from; `None` if its connection has ended.
+    pub(crate) fn silence(&self, process: usize) -> Option<Duration> {
+        self.links.get(process)?.as_ref()?.silence()
+    }
+
     /// Requests of the other processes; only the first call gets them.
     pub(crate) fn requests(&self) -> Option<Receiver<Request>> {
         self.requests.lock().take()

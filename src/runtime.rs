@@ -14,7 +14,7 @@
 //! network. They carry empty timestamps: no progress is tracked for them.
 
 pub mod checkpoints;
-mod cluster;
+pub mod cluster;
 pub(crate) mod control;
 mod gather;
 mod ledger_writer;
@@ -488,6 +488,11 @@ impl Service {
     /// Returns the status of all sinks.
     pub fn sinks(&self) -> impl Fn() -> Vec<SinkStatus> + Send + Sync + 'static {
         sinks::status_fn(&self.shared)
+    }
+
+    /// Returns the status of the cluster, if there is one; blocks for up to half a second.
+    pub fn cluster(&self) -> impl Fn() -> Option<cluster::ClusterStatus> + Send + Sync + 'static {
+        cluster::status_fn(&self.shared)
     }
 
     /// A handle that stops the service from any thread.

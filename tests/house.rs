@@ -44,6 +44,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "sink",
             "sequencer",
             "timeline",
+            "mesh",
         ],
     ),
     (3, &["operator", "ingest", "connect", "demo"]),

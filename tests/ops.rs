@@ -327,3 +327,83 @@ fn every_metric_that_is_shown_is_there() {
         }
     }
 }
+
+/// The settings in the manifests are such, and everything that is mounted or named is there.
+#[test]
+fn manifests_name_what_there_is() {
+    let path = "ops/kubernetes/thalweg.yml";
+    let documents = YamlLoader::load_from_str(&text(path)).expect("it is YAML");
+    let documents: Vec<Value> = documents.iter().map(plain).collect();
+    let of = |kind: &str| documents.iter().filter(move |document| document["kind"] == *kind);
+    let set = of("StatefulSet").next().expect("a StatefulSet");
+    let (spec, pod) = (&set["spec"], &set["spec"]["template"]["spec"]);
+    let replicas = spec["replicas"].as_u64().expect("a number");
+    let services: BTreeSet<&str> = of("Service")
+        .filter_map(|service| service["metadata"]["name"].as_str())
+        .collect();
+    assert!(services.contains(spec["serviceName"].as_str().expect("a name")));
+    for service in of("Service") {
+        assert_eq!(
+            service["spec"]["selector"],
+            set["spec"]["template"]["metadata"]["labels"]
+        );
+    }
+    let volumes = list(&pod["volumes"])
+        .iter()
+        .chain(list(&spec["volumeClaimTemplates"]));
+    let volumes: BTreeSet<&str> = volumes
+        .filter_map(|volume| volume["name"].as_str().or(volume["metadata"]["name"].as_str()))
+        .collect();
+    let container = &pod["containers"][0];
+    let mounts = list(&container["volumeMounts"]);
+    assert!(
+        mounts
+            .iter()
+            .all(|mount| volumes.contains(mount["name"].as_str().expect("a name")))
+    );
+    let budget = of("PodDisruptionBudget").next().expect("a budget");
+    assert_eq!(budget["spec"]["minAvailable"].as_u64(), Some(replicas));
+
+    let settings = of("ConfigMap").next().expect("settings")["data"]["thalweg.toml"].clone();
+    let settings = settings.as_str().expect("text");
+    let port = format!(":{}", container["ports"][0]["containerPort"]);
+    assert_eq!(
+        settings.matches(&port).count() as u64,
+        replicas,
+        "one host per pod"
+    );
+    // With files in place of secrets, the command line finds no mistake in them.
+    let dir = tempfile::tempdir().expect("a directory");
+    for file in [
+        "cluster/secret",
+        "tls/tls.crt",
+        "tls/tls.key",
+        "tls/ca.crt",
+        "tokens/tokens",
+    ] {
+        let file = dir.path().join(file);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("it can be made");
+        std::fs::write(file, "secret").expect("it can be written");
+    }
+    let there = settings.replace("/run/secrets", dir.path().to_str().expect("a plain path"));
+    assert_ne!(there, settings);
+    let file = dir.path().join("thalweg.toml");
+    std::fs::write(
+        &file,
+        there
+            .replace("\"hostname\"", "\"1\"")
+            .replace("kafka:9092", "127.0.0.1:9"),
+    )
+    .expect("it can be written");
+    let checked =
+        crate::support::thalweg::command(&["check", "--config", file.to_str().expect("a plain path")])
+            .output()
+            .expect("it runs");
+    let said = [checked.stdout, checked.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(!said.contains("mistake"), "{said}");
+    assert!(
+        said.contains("cluster.tls.certificate") && said.contains("thalweg-2.thalweg-peers"),
+        "{said}"
+    );
+}

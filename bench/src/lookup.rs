@@ -61,6 +61,7 @@ pub fn lookup(arguments: &Arguments) -> Result<()> {
             sources: vec!["events".into()],
             sources_now: Arc::new(fixture.service.sources()),
             sinks_now: Arc::new(fixture.service.sinks()),
+            cluster_now: Arc::new(|| None),
             partitions: Arc::new(|_| None),
             bindings: None,
             metrics: fixture.service.metrics().clone(),

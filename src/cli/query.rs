@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::cli::{QueryArguments, serve};
+use crate::cli::{QueryArguments, ServerArguments, serve};
 use crate::error::{Error, Result};
 
 #[derive(Deserialize)]
@@ -39,13 +39,7 @@ struct Rows {
 }
 
 pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
-    let base = arguments.server.trim_end_matches('/');
-    if !base.starts_with("http://") && !base.starts_with("https://") {
-        return Err(
-            Error::request(format!("`{base}` is not the address of a service"))
-                .hint("write it as http://HOST:PORT or https://HOST:PORT"),
-        );
-    }
+    let base = base_url(&arguments.at)?;
     if let Some(view) = arguments.view.as_ref().filter(|view| view.contains('=')) {
         return Err(Error::request(format!("`{view}` is not a view"))
             .hint("the view's name comes first, conditions follow"));
@@ -58,7 +52,7 @@ pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
             conditions(&arguments.conditions)?
         ),
     };
-    let body = fetch(&url, base, arguments)?;
+    let body = fetch(&url, base, &arguments.at)?;
     if arguments.json {
         println!("{body}");
     } else if arguments.view.is_none() {
@@ -69,7 +63,20 @@ pub(super) fn run(arguments: &QueryArguments) -> Result<()> {
     Ok(())
 }
 
-fn fetch(url: &str, base: &str, arguments: &QueryArguments) -> Result<String> {
+/// The address of the service.
+pub(super) fn base_url(at: &ServerArguments) -> Result<&str> {
+    let base = at.server.trim_end_matches('/');
+    match base.starts_with("http://") || base.starts_with("https://") {
+        true => Ok(base),
+        false => Err(
+            Error::request(format!("`{base}` is not the address of a service"))
+                .hint("write it as http://HOST:PORT or https://HOST:PORT"),
+        ),
+    }
+}
+
+/// Reads from the service.
+pub(super) fn fetch(url: &str, base: &str, arguments: &ServerArguments) -> Result<String> {
     let client = client(arguments.ca.as_deref())?;
     serve::tokio()?.block_on(async {
         let away = |error: reqwest::Error| {

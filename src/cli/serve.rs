@@ -197,6 +197,7 @@ impl ServeContext<'_> {
             sources: sources.map(|source| source.rules.name.clone()).collect(),
             sources_now: Arc::new(service.sources()),
             sinks_now: Arc::new(service.sinks()),
+            cluster_now: Arc::new(service.cluster()),
             partitions: Arc::new(service.partitions()),
             bindings: None,
             metrics: service.metrics().clone(),

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::shared::{NONE, OnDrop, RequestContext};
-use crate::http::{answer, describe, query, read, sinks, sources};
+use crate::http::{answer, cluster, describe, query, read, sinks, sources};
 use crate::suggest::nearest;
 use crate::{clock, metrics};
 
@@ -27,7 +27,7 @@ use crate::{clock, metrics};
 const SHED: &str = "/v1/";
 
 /// Each pattern with its handler.
-pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<RequestContext>>); 11] {
+pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<RequestContext>>); 12] {
     [
         ("/v1/views", get(describe::views)),
         ("/v1/views/{name}", get(describe::view)),
@@ -40,6 +40,7 @@ pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<RequestContext>>); 11]
         ("/v1/epochs/{epoch}", get(describe::epoch)),
         ("/v1/sources", get(sources::sources)),
         ("/v1/sinks", get(sinks::sinks)),
+        ("/v1/cluster", get(cluster::cluster)),
         ("/health/live", get(live)),
         ("/health/ready", get(ready)),
         ("/metrics", get(exposed)),

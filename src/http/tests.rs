@@ -141,6 +141,7 @@ impl Fixture {
             sources: vec!["merchants".into(), "payments".into()],
             sources_now: Arc::new(sources::given),
             sinks_now: Arc::new(sinks::given),
+            cluster_now: Arc::new(|| None),
             partitions: Arc::new(|source| (source == "payments").then(|| vec![3, 4, 9])),
             bindings,
             metrics: Metrics::new(),

@@ -58,7 +58,6 @@ pub(crate) fn form(
     halt: &Halt,
     give_up: &dyn Fn() -> bool,
 ) -> Result<Option<Formed>> {
-    let listener = listen(&cluster.addresses[cluster.process])?;
     let mut forming = Formation {
         cluster,
         identity,
@@ -73,7 +72,7 @@ pub(crate) fn form(
         told: clock::instant(),
         connections: BTreeMap::new(),
     };
-    match forming.run(listener)? {
+    match forming.run()? {
         true => forming.finish(halt).map(Some),
         false => Ok(None),
     }
@@ -127,8 +126,11 @@ impl From<io::Error> for DialError {
 
 impl Formation<'_> {
     /// Returns false if it was told to give up.
-    fn run(&mut self, listener: TcpListener) -> Result<bool> {
+    fn run(&mut self) -> Result<bool> {
         let own = self.cluster.process as u32;
+        let Some(listener) = self.listen()? else {
+            return Ok(false);
+        };
         // Process 0 says which run it is, before anybody else is let in.
         for peer in 0..own {
             for channel in Channel::ALL {
@@ -158,6 +160,23 @@ impl Formation<'_> {
             self.take(&joining);
         }
         Ok(true)
+    }
+
+    /// Listens on this process's address, as soon as its name is known; `None` if told to give up.
+    fn listen(&mut self) -> Result<Option<TcpListener>> {
+        let address = &self.cluster.addresses[self.cluster.process];
+        while let Err(error) = address.to_socket_addrs() {
+            // The name of a pod may come after the pod.
+            self.failed = Some(format!(
+                "the name in `{address}`, of this process, is not known: {error}"
+            ));
+            if self.is_over()? {
+                return Ok(None);
+            }
+            std::thread::sleep(RETRY);
+        }
+        self.failed = None;
+        listen(address).map(Some)
     }
 
     fn accepted(&self) -> usize {

@@ -14,12 +14,13 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::transport::Transport;
 use super::{MeshHealth, PeerAway, Request};
+use crate::clock;
 use crate::error::{Error, Result};
 
 /// What a frame contains.
@@ -75,12 +76,15 @@ pub(crate) struct Link {
     queued: Arc<AtomicUsize>,
     state: Arc<LinkState>,
     next: AtomicU64,
+    started: Instant,
     /// Both sockets, to end what is blocked on them.
     sockets: [std::net::TcpStream; 2],
 }
 
 #[derive(Default)]
 struct LinkState {
+    /// When something was received, in milliseconds after `started`.
+    heard: AtomicU64,
     waiting: Mutex<HashMap<u64, Sender<Vec<u8>>>>,
     /// The peer has ended as it should, or this process has.
     over: AtomicBool,
@@ -125,6 +129,7 @@ impl Link {
         let sockets = [read?, written?];
         incoming.limit(Some(peer_timeout), None).map_err(set_up)?;
         outgoing.limit(None, Some(peer_timeout)).map_err(set_up)?;
+        let started = clock::instant();
         let (to, queue) = channel();
         let (queued, state) = (Arc::<AtomicUsize>::default(), Arc::<LinkState>::default());
         let writer = LinkWriter {
@@ -142,6 +147,7 @@ impl Link {
             state: state.clone(),
             health,
             limit: peer_timeout,
+            started,
         };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
             let spawned = std::thread::Builder::new().name(name).spawn(run);
@@ -157,8 +163,16 @@ impl Link {
             queued,
             state,
             next: AtomicU64::new(0),
+            started,
             sockets,
         }))
+    }
+
+    /// How long ago something was received; `None` if the connection has ended.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let heard = Duration::from_millis(self.state.heard.load(Ordering::Relaxed));
+        let is_there = !self.state.gone.load(Ordering::Acquire);
+        is_there.then(|| (clock::instant() - self.started).saturating_sub(heard))
     }
 
     fn queue(&self, frame: Vec<u8>) {
@@ -257,6 +271,7 @@ struct LinkReader {
     state: Arc<LinkState>,
     health: Arc<MeshHealth>,
     limit: Duration,
+    started: Instant,
 }
 
 impl LinkReader {
@@ -298,6 +313,8 @@ impl LinkReader {
         if read < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        let heard = (clock::instant() - self.started).as_millis() as u64;
+        self.state.heard.store(heard, Ordering::Relaxed);
         self.handle(kind, body).ok_or_else(malformed)?;
         Ok(true)
     }

@@ -34,8 +34,10 @@ use crate::disk::{FileReader, FileStore, FileWriter};
 use crate::error::{Error, Result};
 use crate::mesh::formation::{self, Formed};
 use crate::mesh::handshake::Identity;
+use crate::mesh::link::Asked;
 use crate::mesh::{Cluster, Mesh, Request};
 use crate::position::{Offset, PartitionId};
+use crate::time::Epoch;
 use crate::view::remote::ShardRead;
 
 /// How workers talk to each other.
@@ -103,6 +105,8 @@ pub(super) enum PeerRequest {
     Shards(ShardRead),
     /// What process 0 observes.
     Observations,
+    /// The newest epoch that is closed.
+    Closed,
 }
 
 /// Sets up communication between workers. In a cluster, waits until it is complete; `None` if the service was
@@ -217,6 +221,76 @@ fn follow(shared: &Arc<ProcessState>, mesh: &Arc<Mesh>, start: &[u8]) -> Result<
     observations::follow(shared, mesh)
 }
 
+/// A process of a cluster, as another one sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Its index.
+    pub process: usize,
+    /// Its address in the cluster.
+    pub address: String,
+    /// How long ago it was heard from; `None` if it is not connected.
+    pub silent: Option<Duration>,
+    /// The newest epoch that it has closed, if it answers and has closed one.
+    pub closed: Option<Epoch>,
+}
+
+/// A cluster, as one of its processes sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// The process that is asked.
+    pub process: usize,
+    /// Number of workers in each process.
+    pub workers: usize,
+    /// All processes, by index.
+    pub processes: Vec<PeerStatus>,
+}
+
+/// Maximum time of a process to say how it is.
+const STATUS_MAX: Duration = Duration::from_millis(500);
+
+/// Returns the status of the cluster, if there is one. Asks the other processes, and blocks.
+pub(super) fn status_fn(
+    shared: &Arc<ProcessState>,
+) -> impl Fn() -> Option<ClusterStatus> + Send + Sync + 'static {
+    let shared = shared.clone();
+    move || {
+        let cluster = shared.settings.cluster.as_ref()?;
+        let mesh = shared.mesh.get();
+        let request = postcard::to_stdvec(&PeerRequest::Closed).ok()?;
+        let asked: Vec<_> = (0..cluster.addresses.len())
+            .map(|peer| {
+                mesh.filter(|mesh| mesh.process != peer)?
+                    .begin(peer, &request)
+                    .ok()
+            })
+            .collect();
+        let peers = asked.into_iter().zip(&cluster.addresses).enumerate();
+        let status = |(process, (asked, address)): (usize, (Option<Asked>, &String))| {
+            let own = process == cluster.process;
+            let answer = asked.and_then(|asked| asked.wait(STATUS_MAX).ok());
+            PeerStatus {
+                process,
+                address: address.clone(),
+                silent: match own {
+                    true => Some(Duration::ZERO),
+                    false => mesh.and_then(|mesh| mesh.silence(process)),
+                },
+                closed: match own {
+                    true => shared.views.closed().map(|at| at.epoch),
+                    false => answer
+                        .and_then(|bytes| postcard::from_bytes(&bytes).ok())
+                        .flatten(),
+                },
+            }
+        };
+        Some(ClusterStatus {
+            process: cluster.process,
+            workers: shared.settings.workers,
+            processes: peers.map(status).collect(),
+        })
+    }
+}
+
 /// Threads that answer other processes.
 const SERVERS: usize = 4;
 
@@ -278,6 +352,10 @@ impl Server {
                 Ok(PeerRequest::File { path, offset, length }) => self.file(&path, offset, length),
                 Ok(PeerRequest::Shards(read)) => self.shards.answer(read),
                 Ok(PeerRequest::Observations) => self.observations(),
+                Ok(PeerRequest::Closed) => {
+                    let closed = self.shared.upgrade().and_then(|shared| shared.views.closed());
+                    postcard::to_stdvec(&closed.map(|at| at.epoch)).unwrap_or_default()
+                }
                 Err(error) => {
                     tracing::error!(process = request.from, %error, "received an unknown request");
                     continue;

@@ -114,6 +114,7 @@ fn a_cluster_survives_the_loss_of_any_process() {
         let askers: Vec<_> = askers.collect();
         let faults = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             members.iter().for_each(Member::ready);
+            look_at(&members);
             cause_faults(&members);
         }));
         stop_writing.store(true, Ordering::Release);
@@ -142,6 +143,29 @@ fn a_cluster_survives_the_loss_of_any_process() {
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// Every process sees all of them.
+fn look_at(members: &[Member; 3]) {
+    for (process, member) in members.iter().enumerate() {
+        let (status, answer) = member.ask("/v1/cluster").expect("it answers");
+        assert_eq!(
+            (status, answer["process"].as_u64()),
+            (200, Some(process as u64)),
+            "{answer}"
+        );
+        let all = answer["processes"].as_array().expect("a list");
+        assert_eq!(all.len(), 3, "{answer}");
+        assert!(
+            all.iter()
+                .all(|one| one["connected"] == true && one["epoch"].is_u64()),
+            "{answer}"
+        );
+        let (_, sources) = member.ask("/v1/sources").expect("it answers");
+        let partitions = sources["sources"][0]["partitions"].as_array().expect("a list");
+        assert_eq!(partitions.len(), PARTITIONS as usize, "{sources}");
+        assert!(partitions.iter().all(|one| one["end"].is_i64()), "{sources}");
+    }
 }
 
 fn cause_faults(members: &[Member; 3]) {

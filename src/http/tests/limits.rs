@@ -14,6 +14,7 @@ fn state() -> Arc<ServerState> {
         sources: Vec::new(),
         sources_now: Arc::new(Vec::new),
         sinks_now: Arc::new(Vec::new),
+        cluster_now: Arc::new(|| None),
         partitions: Arc::new(|_| None),
         bindings: None,
         metrics: Metrics::new(),
