@@ -358,3 +358,92 @@ impl SplitOff for Vec<u8> {
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bridge::Halt;
+    use crate::mesh::{Cluster, health};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dialed = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (dialed, listener.accept().unwrap().0)
+    }
+
+    /// A link to peer 1, and the other ends of its two connections: what it reads from, what it writes to.
+    fn link(
+        peer_timeout: Duration,
+    ) -> (
+        Arc<Link>,
+        Halt,
+        [TcpStream; 2],
+        std::sync::mpsc::Receiver<Request>,
+    ) {
+        let ((to_it, incoming), (outgoing, from_it)) = (pair(), pair());
+        let halt = Halt::default();
+        let cluster = Cluster::new(0, vec!["a:1".into(), "b:2".into()]);
+        let (health, requests, _pieces) = health(&cluster, &halt);
+        let transports = (Transport::Plain(incoming), Transport::Plain(outgoing));
+        let link = Link::start(1, transports, peer_timeout, health).unwrap();
+        (link, halt, [to_it, from_it], requests)
+    }
+
+    fn halted(halt: &Halt) -> String {
+        while !halt.is_halted() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        halt.error().unwrap().to_string()
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn hostile_bytes_lose_the_peer_and_nothing_else(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let (_link, halt, [mut to_it, _from_it], _requests) = link(LONG);
+            let _hung_up = to_it.write_all(&bytes);
+            drop(to_it);
+            let why = halted(&halt);
+            prop_assert!(why.contains("process 1 of the cluster (b:2) is lost"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_silent_peer_is_lost_and_one_that_says_goodbye_is_not() {
+        let (_link, halt, [_to_it, _from_it], _requests) = link(Duration::from_millis(50));
+        assert!(halted(&halt).contains("not been heard from for 50ms"));
+
+        let (_link, halt, [mut to_it, _from_it], requests) = link(LONG);
+        to_it.write_all(&frame(FrameKind::Goodbye, [&[], &[]])).unwrap();
+        to_it
+            .write_all(&frame(FrameKind::Request, [&7u64.to_le_bytes(), b"how are you"]))
+            .unwrap();
+        assert_eq!(requests.recv().unwrap().body, b"how are you");
+        drop(to_it);
+        assert!(!halt.is_halted());
+
+        let (_link, halt, [mut to_it, _from_it], _requests) = link(LONG);
+        to_it
+            .write_all(&frame(FrameKind::Halted, [b"the disk is full", &[]]))
+            .unwrap();
+        assert!(halted(&halt).contains("it has halted: the disk is full"));
+    }
+
+    #[test]
+    fn those_who_wait_for_an_answer_hear_that_there_will_be_none() {
+        let (link, _halt, [to_it, mut from_it], _requests) = link(LONG);
+        let asked = link.ask(b"how are you").unwrap();
+        let mut sent = [0; HEAD + 8 + 11];
+        from_it.read_exact(&mut sent).unwrap();
+        assert_eq!(&sent[HEAD + 8..], b"how are you");
+        drop(to_it);
+        assert_eq!(asked.wait(LONG), Err(PeerAway { process: 1 }));
+        assert!(link.ask(b"are you there").is_err() || link.silence().is_none());
+    }
+}
