@@ -122,6 +122,15 @@ impl MeshHealth {
         }
     }
 
+    /// Halts this process because a peer has halted.
+    pub(crate) fn halted_by(&self, process: usize, why: &str) {
+        if !self.over.load(Ordering::Acquire) {
+            let address = self.addresses.get(process).map_or("", String::as_str);
+            let error = Error::external(format!("process {process} of the cluster ({address}) has halted"));
+            self.halt.halt(error.detail(why));
+        }
+    }
+
     /// Whether this process has been halted.
     pub(crate) fn is_halted(&self) -> bool {
         self.halt.is_halted()

@@ -324,8 +324,7 @@ impl LinkReader {
             FrameKind::Heartbeat => {}
             FrameKind::Goodbye => self.state.over.store(true, Ordering::Release),
             FrameKind::Halted => {
-                let why = format!("it has halted: {}", String::from_utf8_lossy(&body));
-                self.health.lost(self.peer, why);
+                self.health.halted_by(self.peer, &String::from_utf8_lossy(&body));
                 self.state.over.store(true, Ordering::Release);
             }
             FrameKind::Piece => _ = self.health.pieces.send((self.peer, body)),
@@ -432,7 +431,11 @@ mod tests {
         to_it
             .write_all(&frame(FrameKind::Halted, [b"the disk is full", &[]]))
             .unwrap();
-        assert!(halted(&halt).contains("it has halted: the disk is full"));
+        let why = halted(&halt);
+        assert!(
+            why.contains("has halted") && why.contains("the disk is full"),
+            "{why}"
+        );
     }
 
     #[test]
