@@ -81,8 +81,8 @@ pub mod ingest;
 pub mod late;
 #[doc(hidden)]
 pub mod ledger;
-#[doc(hidden)]
 pub(crate) mod mesh;
+#[doc(hidden)]
 pub mod metrics;
 pub mod operator;
 pub(crate) mod panic_context;

@@ -19,6 +19,7 @@ pub(crate) mod control;
 mod gather;
 mod ledger_writer;
 mod observations;
+mod peer_request;
 pub mod progress;
 #[cfg(test)]
 mod sim;

@@ -19,9 +19,15 @@ fn text(path: &str) -> String {
 
 /// A YAML file of one document, as JSON has it.
 fn yaml(path: &str) -> Value {
-    let documents = YamlLoader::load_from_str(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let documents = documents(path);
     assert_eq!(documents.len(), 1, "{path}");
-    plain(&documents[0])
+    documents.into_iter().next().expect("there is one")
+}
+
+/// The documents of a YAML file.
+fn documents(path: &str) -> Vec<Value> {
+    let documents = YamlLoader::load_from_str(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    documents.iter().map(plain).collect()
 }
 
 fn plain(yaml: &Yaml) -> Value {
@@ -82,7 +88,36 @@ fn all_files_parse() {
     for path in &files {
         let path = path.strip_prefix(ROOT).unwrap().to_str().unwrap();
         match path.rsplit('.').next() {
-            Some("yml") => drop(yaml(path)),
+            Some("yml") => assert!(!documents(path).is_empty(), "{path}"),
+            Some("service") => {
+                let text = text(path);
+                let lines = text
+                    .lines()
+                    .filter(|line| !line.is_empty() && !line.starts_with('#'));
+                for line in lines {
+                    let is_section = line.starts_with('[') && line.ends_with(']');
+                    assert!(is_section || line.split_once('=').is_some(), "{path}: {line}");
+                }
+                // It starts a command that there is, with flags that there are.
+                let starts = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("ExecStart="))
+                    .expect("it starts something");
+                let words = starts
+                    .split(' ')
+                    .skip(1)
+                    .filter(|word| word.starts_with("--") || *word == "run");
+                let words: Vec<&str> = words.collect();
+                let command = [&words[..1], &["--help"]].concat();
+                let help = crate::support::thalweg::command(&command)
+                    .output()
+                    .expect("it runs");
+                let help = String::from_utf8_lossy(&help.stdout).into_owned();
+                assert!(
+                    words[1..].iter().all(|flag| help.contains(flag)),
+                    "{words:?}\n{help}"
+                );
+            }
             Some("json") => drop(json(path)),
             _ => panic!("{path}: a file that nothing checks"),
         }
@@ -331,10 +366,8 @@ fn every_metric_that_is_shown_is_there() {
 /// The settings in the manifests are such, and everything that is mounted or named is there.
 #[test]
 fn manifests_name_what_there_is() {
-    let path = "ops/kubernetes/thalweg.yml";
-    let documents = YamlLoader::load_from_str(&text(path)).expect("it is YAML");
-    let documents: Vec<Value> = documents.iter().map(plain).collect();
-    let of = |kind: &str| documents.iter().filter(move |document| document["kind"] == *kind);
+    let documents = documents("ops/kubernetes/thalweg.yml");
+    let of = |kind: &'static str| documents.iter().filter(move |document| document["kind"] == *kind);
     let set = of("StatefulSet").next().expect("a StatefulSet");
     let (spec, pod) = (&set["spec"], &set["spec"]["template"]["spec"]);
     let replicas = spec["replicas"].as_u64().expect("a number");

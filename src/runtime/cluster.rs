@@ -24,6 +24,7 @@ use timely::communication::allocator::zero_copy::initialize::{
 use timely::communication::{AllocatorBuilder, Hooks};
 
 use super::gather::{ClusterShards, Shards};
+use super::peer_request::PeerRequest;
 use super::{ProcessState, build_id, observations, spawn};
 use crate::bridge::Waker;
 use crate::checkpoint::Checkpoints;
@@ -38,7 +39,6 @@ use crate::mesh::link::Asked;
 use crate::mesh::{Cluster, Mesh, Request};
 use crate::position::{Offset, PartitionId};
 use crate::time::Epoch;
-use crate::view::remote::ShardRead;
 
 /// How workers talk to each other.
 pub(super) struct Communication {
@@ -87,26 +87,6 @@ struct RestoredFacts {
     /// See [`RestoredCheckpoint::held`].
     held: Vec<Option<usize>>,
     dir: PathBuf,
-}
-
-/// What processes ask each other.
-#[derive(Serialize, Deserialize)]
-pub(super) enum PeerRequest {
-    /// Bytes of a file of the checkpoint that the run resumes from; asked of process 0.
-    File {
-        /// Its path.
-        path: PathBuf,
-        /// The first byte.
-        offset: u64,
-        /// How many.
-        length: u32,
-    },
-    /// A part of an answer.
-    Shards(ShardRead),
-    /// What process 0 observes.
-    Observations,
-    /// The newest epoch that is closed.
-    Closed,
 }
 
 /// Sets up communication between workers. In a cluster, waits until it is complete; `None` if the service was

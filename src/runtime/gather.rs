@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::cluster::PeerRequest;
+use super::peer_request::PeerRequest;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::mesh::Mesh;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cluster::PeerRequest;
+use super::peer_request::PeerRequest;
 use super::sources::PartitionLook;
 use super::{ProcessState, spawn};
 use crate::error::Result;
