@@ -273,24 +273,18 @@ pub fn line(row: &str) -> String {
 }
 
 /// Reads everything once more, and compares it with an evaluation from scratch.
-pub fn of(
-    audit: &mut Audit,
-    inputs: &Topics<'_>,
-    name: &str,
-    group: &str,
-    expected: &Rows,
-    readers: &readers::Readers,
-) {
+pub fn of(audit: &mut Audit, inputs: &Topics<'_>, name: &str, expected: &Rows, readers: &readers::Readers) {
     let broker = inputs.broker;
     let live = readers.topics.lock().expect("nobody panics");
     let names = readers::topics(name);
     let logs = names.clone().map(|topic| broker.records(&topic));
     for (topic, log) in names.iter().zip(&logs) {
-        let sink = log
-            .first()
-            .and_then(|row| row.headers.get("thalweg.sink"))
-            .cloned();
-        let progress = broker.records(&format!("{group}.spend.{}.progress", sink.unwrap_or_default()));
+        // A row names its shard's producer: the progress topic has the same name, but for its end.
+        let producer = log.first().and_then(|row| row.headers.get("thalweg.sink"));
+        let progress = match producer.and_then(|name| name.strip_suffix(".0")) {
+            Some(sink) => broker.records(&format!("{sink}.progress")),
+            None => Vec::new(),
+        };
         audit.topic(topic, log, live.get(topic).map_or(&[], |live| live), &progress);
     }
     let [events, rows, changes, letters] = &logs;

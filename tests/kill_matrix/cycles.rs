@@ -81,6 +81,8 @@ pub struct Outcome {
     pub records_in: usize,
     pub bound: usize,
     pub took: Duration,
+    /// The server's version.
+    pub postgres: String,
 }
 
 impl Outcome {
@@ -173,6 +175,7 @@ pub fn run(options: &Options) -> Outcome {
     });
     let mut outcome = matrix.outcome;
     outcome.took = begun.elapsed();
+    outcome.postgres = postgres.value("SHOW server_version");
     outcome
 }
 
@@ -323,8 +326,8 @@ impl Matrix<'_> {
         }
         running.kill9();
         self.outcome.stats.entry(name.clone()).or_default().cycles += 1;
-        let server = matches!(fault, Fault::Broker | Fault::Postgres);
-        self.before = (!server).then(|| name.clone());
+        let measured = matches!(fault, Fault::Broker | Fault::Postgres | Fault::Stopped);
+        self.before = (!measured).then(|| name.clone());
         self.settle(running, &name);
         eprintln!(
             "cycle {:>4}  {name}  {fault:?}: {}",
@@ -357,6 +360,11 @@ impl Matrix<'_> {
         let gets_on = |running: &Running| running.ready.is_some() && running.first.is_some();
         if !second.until(self.readers, gets_on) {
             self.problem(cycle, &mut second, "the successor does not get on");
+        }
+        if let (Some(ready), Some(row)) = (second.ready, second.first) {
+            let stats = self.outcome.stats.entry(Fault::Stopped.name()).or_default();
+            stats.ready.push(ready);
+            stats.first.push(row);
         }
         let told = first.seen.len();
         first.signal(libc::SIGCONT);
@@ -498,7 +506,7 @@ impl Matrix<'_> {
         std::thread::sleep(Duration::from_secs(2));
         stop_readers.store(true, Ordering::Release);
         let audit = &mut self.outcome.audit;
-        audit::of(audit, inputs, NAME, &self.node.group, &expected, self.readers);
+        audit::of(audit, inputs, NAME, &expected, self.readers);
         let table = readers::table(self.postgres)
             .map(|(_, lines)| lines)
             .unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What the cycles came to, as text and as Markdown.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::cycles::{Outcome, Stats};
@@ -43,8 +44,8 @@ impl Report<'_> {
             {compared} epochs with those that earlier processes had given.\n\n\
             Points: {points}.\n",
             self.table(),
-            version("kafka.sh"),
-            version("postgres.sh"),
+            kafka_version(),
+            outcome.postgres,
         )
     }
 
@@ -60,14 +61,18 @@ impl Report<'_> {
     }
 }
 
-/// The version that a script starts.
-fn version(script: &str) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("scripts")
-        .join(script);
+/// The version of Kafka that the scripts fetch.
+fn kafka_version() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/jars/kafka/pom.xml");
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("VERSION="));
-    line.map_or("15".into(), |version| version.trim_matches('"').to_owned())
+    let version = |line: &str| {
+        Some(
+            line.strip_prefix("  <version>")?
+                .strip_suffix("</version>")?
+                .to_owned(),
+        )
+    };
+    text.lines().find_map(version).unwrap_or_default()
 }
 
 fn spread(times: &[Duration]) -> [String; 2] {
