@@ -70,6 +70,21 @@ cluster-faults: ## kill and stop processes of a cluster at random; CYCLES=40 tim
 	@scripts/kafka.sh fetch >/dev/null
 	CYCLES=$(CYCLES) cargo test --test it $(ALL) $(CARGO_FLAGS) $(ARGS) -- cluster::faults --nocapture
 
+SEED ?= 1
+REPORT ?= docs/reports/kill-matrix.md
+.PHONY: kill-matrix
+kill-matrix: ## kill processes, brokers and databases under load; CYCLES=40 times, and writes docs/reports/kill-matrix.md
+	@scripts/setup.sh build java postgres
+	@scripts/kafka.sh fetch >/dev/null
+	@scripts/registry.sh fetch >/dev/null
+	@mkdir -p $(dir $(REPORT))
+	cargo test --workspace $(ALL) $(CARGO_FLAGS) --test kill_matrix -- --cycles $(CYCLES) --seed $(SEED) --report $(REPORT) $(ARGS)
+
+.PHONY: mutants
+mutants: ## break the rules that exactly-once rests on, one by one, and see the tests fail; ARGS=no-fsync: only that one
+	@scripts/setup.sh build java postgres
+	@scripts/mutants.sh $(ARGS)
+
 # A range is worth an optimised build; one seed, to look into, is not.
 SEEDS ?= 0..10000
 .PHONY: sim

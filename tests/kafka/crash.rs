@@ -193,7 +193,7 @@ impl Run {
 pub fn closed(said: Said) -> Option<Closed> {
     match said {
         Said::Closed(closed) => Some(closed),
-        Said::Open(_) | Said::Restored(_) => None,
+        Said::Open(_) | Said::Live | Said::Restored(_) => None,
         Said::Rows(_) | Said::Failed(_) => panic!("a node that should run says {said:?}"),
     }
 }
@@ -237,7 +237,7 @@ fn nothing_is_closed_before_it_is_durable() {
         while looks < 100 {
             match process.next().expect("the node runs") {
                 Said::Open(open) if open >= 3 => looks += 1,
-                Said::Open(_) | Said::Restored(_) => {}
+                Said::Open(_) | Said::Live | Said::Restored(_) => {}
                 said => seen.extend(closed(said)),
             }
             let newest = seen.last().expect("there are 20").epoch;

@@ -164,7 +164,7 @@ fn check_dead(topics_in: &Topics<'_>, name: &str, expected: &Rows) -> usize {
 }
 
 /// A letter as the oracle has it.
-fn letter(record: &Consumed) -> String {
+pub fn letter(record: &Consumed) -> String {
     let text = |name: &str| record.headers.get(name).map(String::as_str);
     let number = |name: &str| -> i64 { text(name).unwrap().parse().unwrap() };
     let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| STANDARD.encode(bytes));
@@ -188,7 +188,7 @@ fn compare(view: &str, expected: &Rows, made: std::collections::BTreeSet<String>
     oracle::compare(&only(expected[view].clone()), &only(made));
 }
 
-fn is_subsequence(some: &[String], all: &[String]) -> bool {
+pub fn is_subsequence(some: &[String], all: &[String]) -> bool {
     let mut all = all.iter();
     some.iter().all(|one| all.any(|other| other == one))
 }

@@ -266,7 +266,7 @@ impl Story {
     }
 }
 
-fn claim(node: &Node) -> Claim {
+pub fn claim(node: &Node) -> Claim {
     Claim {
         app: node.group.clone(),
         dataflow: "spend".into(),
@@ -294,7 +294,7 @@ fn killed(node: &Node, fault: &str) -> Run {
 }
 
 /// How often a process passes a point before it dies there: some are passed in every start.
-fn passage(point: &str, workers: usize) -> usize {
+pub fn passage(point: &str, workers: usize) -> usize {
     match point {
         // Every shard makes one at the start.
         _ if point.starts_with("kafka_sink.") && point != "kafka_sink.fenced" => 6,

@@ -1,6 +1,6 @@
 //! The dataflow under test.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use thalweg::prelude::*;
 
@@ -37,27 +37,40 @@ pub const SPEND_KEEP: Duration = Duration::from_secs(15 * 60);
 pub const LANES: Duration = Duration::from_secs(180);
 pub const LANES_MAX: u32 = 4;
 
+/// Where rows leave to.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// A file that takes the changes of merchant spend.
+    pub sunk: Option<PathBuf>,
+    /// What the names of the topics begin with that take payments, merchant spend and the changes of minute
+    /// spend.
+    pub delivered: Option<String>,
+    /// A table of Postgres that takes merchant spend.
+    pub table: Option<String>,
+}
+
 /// Spend by merchant and minute, with the merchants' names; and by lane, without.
 ///
 /// Payments are read at a pace; their partitions are idle after `idle_after`, or never: what is late is then
 /// decided by the log alone.
 ///
-/// Views look back a day unless `history` says otherwise. Changes of merchant spend go to a file, if one is
-/// named; payments, merchant spend and the changes of minute spend to topics, if these have a name in common.
+/// Views look back a day unless `history` says otherwise.
 pub fn spend(
     payments: &str,
     merchants: &str,
     idle_after: Option<Duration>,
     pace: &Pace,
     history: Option<Duration>,
-    sunk: Option<&Path>,
-    delivered: Option<&str>,
+    outputs: &Outputs,
 ) -> thalweg::Flow {
     let (payments, merchants) = (payments.to_owned(), merchants.to_owned());
     let (pace, readers) = (pace.clone(), Readers::default());
     let history = history.unwrap_or(Duration::from_secs(24 * 3600));
-    let sunk = sunk.map(Path::to_owned);
-    let delivered = delivered.map(str::to_owned);
+    let Outputs {
+        sunk,
+        delivered,
+        table,
+    } = outputs.clone();
     dataflow("spend", move |flow: Dataflow<'_>| {
         let merchants = flow
             .table(
@@ -110,6 +123,12 @@ pub fn spend(
             named.upsert_to(&rows, Kafka::topic(&rows).json().partitions(2));
             spend.changes_to(&log, Kafka::topic(&log).json().partitions(1));
         }
+        #[cfg(feature = "postgres")]
+        if let Some(table) = &table {
+            named.upsert_to(table, Postgres::table(table));
+        }
+        #[cfg(not(feature = "postgres"))]
+        assert_eq!(table, None, "tables need the feature `postgres`");
         payments
             .key_by("lane", |p| p.merchant % LANES_MAX)
             .window("lanes", Tumbling::of(LANES))

@@ -40,7 +40,7 @@ use crate::support::s3::LOGIN;
 #[cfg(not(feature = "object-store"))]
 const LOGIN: [(&str, &str); 0] = [];
 
-const ASKED: &str = "THALWEG_TEST_NODE";
+pub const ASKED: &str = "THALWEG_TEST_NODE";
 
 /// What a node is to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,12 +75,25 @@ pub struct Node {
     pub sunk: Option<PathBuf>,
     /// What the names of the topics begin with that take what leaves, if there are any.
     pub delivered: Option<String>,
+    /// The table of Postgres that takes merchant spend, if there is one.
+    pub table: Option<Table>,
     /// Sinks of one name and group are one sink, and all tests share a broker.
     pub group: String,
     /// Where the process is to die, and at which passage: `THALWEG_FAULT`.
     pub fault: Option<String>,
+    /// Where files may not grow any further, a write fails, as on a full disk; without, it ends the process.
+    pub full_disk_fails: bool,
     /// Goes through these bound epochs again, beside another process that may have the ledger.
     pub replay: Option<(u64, u64)>,
+}
+
+/// A table of Postgres, and how to get there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Table {
+    pub name: String,
+    pub url: String,
+    pub password: String,
+    pub ca_file: PathBuf,
 }
 
 /// A closed epoch, with the hash of its changes in each view.
@@ -96,6 +109,8 @@ pub enum Said {
     Closed(Closed),
     /// The epoch of the checkpoint that it goes on from; said first.
     Restored(Option<u64>),
+    /// What earlier processes had bound is gone through; said once.
+    Live,
     /// How many epochs are open; said now and then.
     Open(i64),
     Rows(Rows),
@@ -123,8 +138,10 @@ impl Node {
             untrimmed: false,
             sunk: None,
             delivered: None,
+            table: None,
             group: "tests".into(),
             fault: None,
+            full_disk_fails: false,
             replay: None,
         }
     }
@@ -225,7 +242,7 @@ impl Node {
             ..RegistryAccess::open(&self.registry)
         };
         let env = Environment {
-            connectors: Extensions::of(KafkaSettings::at(self.kafka.clone())),
+            connectors: self.connectors(),
             registry: Some(Registry::with_access(&access, tokio().clone())?),
             group: self.group.clone(),
             ..Environment::default()
@@ -283,10 +300,31 @@ impl Node {
             self.idle_after,
             &self.pace,
             self.history,
-            self.sunk.as_deref(),
-            self.delivered.as_deref(),
+            &flow::Outputs {
+                sunk: self.sunk.clone(),
+                delivered: self.delivered.clone(),
+                table: self.table.as_ref().map(|table| table.name.clone()),
+            },
         );
         Service::start(&flow, settings)
+    }
+
+    fn connectors(&self) -> Extensions {
+        #[allow(unused_mut, reason = "without Postgres there is one connector")]
+        let mut connectors = Extensions::of(KafkaSettings::at(self.kafka.clone()));
+        #[cfg(feature = "postgres")]
+        if let Some(table) = &self.table {
+            use thalweg::connect::postgres::{PostgresSettings, Tls};
+            *connectors.get_mut::<PostgresSettings>() = PostgresSettings {
+                password: Some(thalweg::secret::Secret::new(&*table.password)),
+                tls: Tls::VerifyFull,
+                ca_file: Some(table.ca_file.clone()),
+                statement_timeout: Duration::from_secs(2),
+                lock_timeout: Duration::from_secs(2),
+                ..PostgresSettings::at(&*table.url)
+            };
+        }
+        connectors
     }
 
     /// Starts it as a process.
@@ -302,12 +340,18 @@ impl Node {
         if self.bucket.is_some() {
             command.envs(LOGIN);
         }
-        // SAFETY: only prctl is called between fork and exec.
+        let ignored = self.full_disk_fails;
+        // SAFETY: only signal and prctl are called between fork and exec.
         unsafe {
-            // Gone with the test that started it, however that ends.
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
+            command.pre_exec(move || {
+                if ignored {
+                    libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                }
+                // Gone with the test that started it, however that ends.
+                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
             });
         }
         let mut child = command.spawn().expect("the test binary can be run");
@@ -396,7 +440,7 @@ impl Process {
         while let Some(said) = self.next() {
             match said {
                 Said::Closed(closed) => epochs.push(closed),
-                Said::Open(_) | Said::Restored(_) => {}
+                Said::Open(_) | Said::Live | Said::Restored(_) => {}
                 Said::Rows(rows) => return (epochs, rows),
                 Said::Failed(error) => panic!("a node failed: {error}\n{}", self.stderr()),
             }
@@ -405,7 +449,8 @@ impl Process {
         panic!("a node ended without a result; its log:\n{}", self.stderr());
     }
 
-    fn stderr(&self) -> String {
+    /// What it wrote to its log, once it has ended.
+    pub fn stderr(&self) -> String {
         self.stderr
             .recv_timeout(Duration::from_secs(5))
             .unwrap_or_default()
@@ -429,8 +474,13 @@ pub fn run_if_asked() {
     // What earlier epochs changed is known to the run that counted them.
     let mut told = service.restored().unwrap_or_default();
     say(&Said::Restored(service.restored().map(|epoch| epoch.0)));
+    let mut live = false;
     for turn in 0_u64.. {
         let finished = service.is_finished();
+        if !live && service.is_live() {
+            live = true;
+            say(&Said::Live);
+        }
         if turn % 8 == 0 {
             say(&Said::Open(service.metrics().epochs.in_flight.get()));
         }

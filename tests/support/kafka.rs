@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -293,18 +294,36 @@ impl Broker {
                 None => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => ends += 1,
                 Some(Err(error)) => panic!("{topic}: {error}"),
-                Some(Ok(message)) => read.push(Consumed {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                    key: message.key().map(<[u8]>::to_vec),
-                    value: message.payload().map(<[u8]>::to_vec),
-                    ts_ms: message.timestamp().to_millis(),
-                    headers: headers(&message),
-                }),
+                Some(Ok(message)) => read.push(consumed(&message)),
             }
         }
         read.sort_by_key(|record| (record.partition, record.offset));
         read
+    }
+
+    /// Hands over committed records of a topic as they come, from the first on, until it is told to stop; a
+    /// broker that is away for a while is waited for.
+    pub fn follow(&self, topic: &str, stop: &AtomicBool, mut each: impl FnMut(Consumed)) {
+        let mut config = self.client();
+        config
+            .set("group.id", "thalweg-test")
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "50")
+            .set("reconnect.backoff.max.ms", "200");
+        let consumer: BaseConsumer = config.create().expect("the consumer's configuration is right");
+        let mut positions = TopicPartitionList::new();
+        for partition in 0..self.partitions(topic) {
+            positions
+                .add_partition_offset(topic, partition, Offset::Beginning)
+                .expect("a beginning is an offset");
+        }
+        consumer.assign(&positions).expect("partitions can be assigned");
+        while !stop.load(Ordering::Acquire) {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) {
+                each(consumed(&message));
+            }
+        }
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
@@ -398,6 +417,17 @@ fn admin_options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(PATIENCE))
         .operation_timeout(Some(PATIENCE))
+}
+
+fn consumed(message: &BorrowedMessage<'_>) -> Consumed {
+    Consumed {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        ts_ms: message.timestamp().to_millis(),
+        headers: headers(message),
+    }
 }
 
 fn headers(message: &BorrowedMessage<'_>) -> BTreeMap<String, String> {
