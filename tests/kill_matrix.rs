@@ -23,7 +23,7 @@ mod cycles;
 mod readers;
 #[path = "kill_matrix/report.rs"]
 mod report;
-#[allow(dead_code, unused_imports, reason = "this uses a part of it")]
+#[allow(unused_imports, reason = "this uses a part of it")]
 mod support;
 
 /// What tests against a real Kafka have: load, a node, an oracle.

@@ -112,7 +112,7 @@ fn a_cluster_with_certificates_serves_those_who_have_a_token() {
         for refused in [None, Some("tw_guessed")] {
             let (status, headers, body) = ask(http, rows, refused);
             assert_eq!(
-                (status, &headers["www-authenticate"].to_str().unwrap()[..]),
+                (status, headers["www-authenticate"].to_str().unwrap()),
                 (401, "Bearer")
             );
             assert!(body.contains("/problems/unauthorized"), "{body}");
