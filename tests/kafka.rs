@@ -27,6 +27,7 @@ mod exact;
 mod faults;
 mod flow;
 mod formats;
+mod left_out;
 mod life;
 mod load;
 mod node;

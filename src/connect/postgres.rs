@@ -37,6 +37,8 @@ use super::connector::Connector;
 use crate::finding::Finding;
 use crate::setting::Setting;
 use crate::setting::extensions::Extensions;
+#[cfg(feature = "postgres")]
+use crate::sink::OnRefused;
 
 /// Postgres, as a place for rows.
 ///
@@ -62,6 +64,7 @@ impl Postgres {
         PostgresTable {
             name: name.into(),
             shards: 1,
+            on_refused: OnRefused::default(),
         }
     }
 }
@@ -73,6 +76,7 @@ impl Postgres {
 pub struct PostgresTable {
     name: String,
     shards: u32,
+    on_refused: OnRefused,
 }
 
 #[cfg(feature = "postgres")]
@@ -82,6 +86,13 @@ impl PostgresTable {
     /// delivered.
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = shards;
+        self
+    }
+
+    /// What becomes of a row that the table refuses: against a constraint, too long, out of range. Default:
+    /// the service halts.
+    pub fn on_refused(mut self, then: OnRefused) -> Self {
+        self.on_refused = then;
         self
     }
 }
