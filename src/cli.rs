@@ -25,6 +25,7 @@ mod signal;
 mod supervise;
 mod token;
 mod verify;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -119,6 +120,16 @@ enum Command {
     Ledger {
         #[command(subcommand)]
         what: LedgerCommand,
+    },
+    /// Tell why windows of a view are not closed: which partition, source or sink holds them
+    Why {
+        /// The view
+        view: String,
+        /// Print the service's JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        at: ServerArguments,
     },
     /// Look at a running cluster
     Cluster {
@@ -315,6 +326,7 @@ fn run(command: Command, flows: &[Flow]) -> Result<bool> {
             print!("{}", plan.text);
         }
         Command::Schema { what } => schema::run(&what)?,
+        Command::Why { view, json, at } => why::run(&view, json, &at)?,
         Command::Cluster { what } => cluster::run(&what)?,
         Command::Token { what } => token::run(&what)?,
         Command::Ledger {

@@ -14,6 +14,7 @@
 //!  GET  /v1/sources                 rules, watermarks and lag of what is read
 //!  GET  /v1/sinks                   contracts of stores, and how far they are
 //!  GET  /v1/cluster                 the processes, and how far they are
+//!  GET  /v1/why-not-closed          what holds back a view's windows
 //! ```
 //!
 //! Data that is not available yet is reported as 503 with Retry-After, never as 404 and never with older
@@ -49,6 +50,7 @@ mod snapshot;
 mod sources;
 #[cfg(feature = "tls")]
 mod tls;
+mod why;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::shared::{NONE, OnDrop, RequestContext};
-use crate::http::{answer, cluster, describe, query, read, sinks, sources};
+use crate::http::{answer, cluster, describe, query, read, sinks, sources, why};
 use crate::suggest::nearest;
 use crate::{clock, metrics};
 
@@ -27,7 +27,7 @@ use crate::{clock, metrics};
 const SHED: &str = "/v1/";
 
 /// Each pattern with its handler.
-pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<RequestContext>>); 12] {
+pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<RequestContext>>); 13] {
     [
         ("/v1/views", get(describe::views)),
         ("/v1/views/{name}", get(describe::view)),
@@ -41,6 +41,7 @@ pub(crate) fn table() -> [(&'static str, MethodRouter<Arc<RequestContext>>); 12]
         ("/v1/sources", get(sources::sources)),
         ("/v1/sinks", get(sinks::sinks)),
         ("/v1/cluster", get(cluster::cluster)),
+        ("/v1/why-not-closed", get(why::why_not_closed)),
         ("/health/live", get(live)),
         ("/health/ready", get(ready)),
         ("/metrics", get(exposed)),

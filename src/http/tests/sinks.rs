@@ -56,3 +56,27 @@ async fn sinks_say_where_they_stand_also_before_the_first_epoch() {
     ]);
     assert_eq!(answer["sinks"], sinks);
 }
+
+#[tokio::test]
+async fn what_holds_a_view_back_is_told() {
+    let mut fixture = Fixture::new();
+    fixture.state.readiness.ready();
+    fixture.close(2);
+    let answer = fixture.read("/v1/why-not-closed?view=merchant_spend").await;
+    let reasons = answer["reasons"].as_array().unwrap();
+    let kinds: Vec<_> = reasons
+        .iter()
+        .map(|reason| reason["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["sink", "source"], "{answer}");
+    assert_eq!(reasons[0]["sink"], "audit");
+    assert_eq!(reasons[1]["source"], "payments");
+    let refused = fixture.refused("/v1/why-not-closed", 400, "parameter").await;
+    assert!(
+        refused["hint"].as_str().unwrap().contains("view=NAME"),
+        "{refused}"
+    );
+    fixture
+        .refused("/v1/why-not-closed?view=nowhere", 404, "view-unknown")
+        .await;
+}
