@@ -25,6 +25,5 @@ pub use crate::late::Late;
 pub use crate::operator::aggregate::{Aggregate, AggregateBuilder};
 pub use crate::operator::interval_join::Interval;
 pub use crate::record::{Change, Event, F64, Ranked, Record, Timed};
-pub use crate::sink::OnRefused;
 pub use crate::source::{Deletes, Start};
 pub use crate::time::{Epoch, EventTime, Window, Windowed};

@@ -120,32 +120,6 @@ pub struct OpenedSink {
     pub examine: Option<Examine>,
     /// Whether it takes rows of a schema, as far as that can be told without the store.
     pub fits: Option<Fits>,
-    /// What becomes of a row that the store refuses.
-    pub on_refused: OnRefused,
-}
-
-/// What becomes of a row that the store of a sink will never take: one that is too large for the topic, or
-/// violates a constraint. See [`WriteError::Refused`].
-///
-/// ```
-/// use thalweg::prelude::*;
-///
-/// fn build(flow: Dataflow) {
-///     let lines = flow.source("lines", Kafka::topic("lines.v1").text::<String>());
-///     lines.append_to("copy", Kafka::topic("copy.v1").text().on_refused(OnRefused::Skip));
-/// }
-/// # thalweg::runtime::plan(&dataflow("copy", build), &thalweg::source::Environment::default()).unwrap();
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnRefused {
-    /// The service halts, with the row and the reason. Nothing of the row's transaction is in the store, and a
-    /// restart goes on once the cause is gone.
-    #[default]
-    Halt,
-    /// The row is left out: it is logged as an error and counted in `thalweg_sink_refused_total`. All other
-    /// rows are delivered as without it. Of a key whose row is refused, a store of upserts keeps the row
-    /// before.
-    Skip,
 }
 
 /// Looks at the schema of the rows that a sink is to be given.
@@ -170,19 +144,12 @@ impl OpenedSink {
             writers,
             examine: None,
             fits: None,
-            on_refused: OnRefused::default(),
         }
     }
 
     /// With another number of shards.
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = shards;
-        self
-    }
-
-    /// With what becomes of a row that the store refuses.
-    pub fn on_refused(mut self, then: OnRefused) -> Self {
-        self.on_refused = then;
         self
     }
 
@@ -362,8 +329,8 @@ pub enum WriteError {
     /// Trying again may help: it is, ever less often, until the rows are taken. Meanwhile nothing is lost;
     /// once too much waits, the whole dataflow does.
     Retry(Error),
-    /// One row will never be taken: too large, or against a constraint. Nothing of the epochs was written.
-    /// Halts the service, which names the row, or leaves it out, as [`OnRefused`] says.
+    /// One row will never be taken: too large, or against a constraint. Halts the service, which names the
+    /// row.
     Refused {
         /// Its place in the epochs: which of them, and which row of that.
         row: (usize, usize),

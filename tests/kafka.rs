@@ -27,7 +27,6 @@ mod exact;
 mod faults;
 mod flow;
 mod formats;
-mod left_out;
 mod life;
 mod load;
 mod node;

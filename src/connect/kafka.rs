@@ -59,7 +59,6 @@ use crate::record::Event;
 use crate::setting::Setting;
 use crate::setting::extensions::Extensions;
 use crate::setting::properties::Properties;
-use crate::sink::OnRefused;
 use crate::source::records::{KeyValue, Payload};
 use crate::source::setting::SourceSetting;
 use crate::source::{
@@ -101,7 +100,6 @@ impl Kafka {
             start: Start::Earliest,
             waits: false,
             partitions: None,
-            on_refused: OnRefused::default(),
             dead_letters: None,
             mistake: None,
         }
@@ -249,7 +247,6 @@ pub struct Topic<T> {
     start: Start,
     waits: bool,
     partitions: Option<u32>,
-    on_refused: OnRefused,
     dead_letters: Option<String>,
     mistake: Option<&'static str>,
 }
@@ -277,13 +274,6 @@ impl<T: 'static> Topic<T> {
     /// How many partitions a sink makes the topic with, where it is not there. Default: the broker's own.
     pub fn partitions(mut self, partitions: u32) -> Self {
         self.partitions = Some(partitions);
-        self
-    }
-
-    /// What becomes of a row that the topic of a sink refuses: one that is too large for it. Default: the
-    /// service halts.
-    pub fn on_refused(mut self, then: OnRefused) -> Self {
-        self.on_refused = then;
         self
     }
 

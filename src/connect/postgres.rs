@@ -37,8 +37,6 @@ use super::connector::Connector;
 use crate::finding::Finding;
 use crate::setting::Setting;
 use crate::setting::extensions::Extensions;
-#[cfg(feature = "postgres")]
-use crate::sink::OnRefused;
 
 /// Postgres, as a place for rows.
 ///
@@ -64,7 +62,6 @@ impl Postgres {
         PostgresTable {
             name: name.into(),
             shards: 1,
-            on_refused: OnRefused::default(),
         }
     }
 }
@@ -76,7 +73,6 @@ impl Postgres {
 pub struct PostgresTable {
     name: String,
     shards: u32,
-    on_refused: OnRefused,
 }
 
 #[cfg(feature = "postgres")]
@@ -86,13 +82,6 @@ impl PostgresTable {
     /// delivered.
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = shards;
-        self
-    }
-
-    /// What becomes of a row that the table refuses: against a constraint, too long, out of range. Default:
-    /// the service halts.
-    pub fn on_refused(mut self, then: OnRefused) -> Self {
-        self.on_refused = then;
         self
     }
 }

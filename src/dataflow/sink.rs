@@ -354,7 +354,6 @@ impl<'s> Dataflow<'s> {
                 shards,
                 schema,
                 writers,
-                on_refused: opened.on_refused,
                 halt: context.halt.clone(),
                 metrics: context.metrics.sink(name),
             },

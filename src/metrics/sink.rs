@@ -26,8 +26,6 @@ pub struct SinkMetrics {
     pub epoch: GaugeF64,
     /// Failed writes, which were retried.
     pub failures: Counter,
-    /// Rows that the store refused and that were left out.
-    pub refused: Counter,
     /// Time from the event, or from the opening of its epoch, to its delivery. Seconds.
     pub latency: Histogram,
 }
@@ -42,7 +40,6 @@ impl Default for SinkMetrics {
             waiting_age: GaugeF64::default(),
             epoch: GaugeF64::default(),
             failures: Counter::default(),
-            refused: Counter::default(),
             latency: Histogram::new(LATENCY_S),
         }
     }
@@ -66,7 +63,6 @@ pub(super) struct SinkFamilies {
     waiting_age: GaugesF64<1>,
     epoch: GaugesF64<1>,
     failures: Counters<1>,
-    refused: Counters<1>,
     latency: Family<Labels<1>, Histogram, LatencyHistogram>,
 }
 
@@ -96,11 +92,6 @@ impl SinkFamilies {
                 GaugesF64::default(),
             ),
             failures: register.plain("sink_failures", "Failed writes to a sink", Counters::default()),
-            refused: register.plain(
-                "sink_refused",
-                "Rows that a sink's store refused, and that were left out",
-                Counters::default(),
-            ),
             latency: register.seconds(
                 "sink_latency",
                 "Time from an event, or from the opening of its epoch if it has no event time, to its \
@@ -120,7 +111,6 @@ impl SinkFamilies {
             waiting_age: one(&self.waiting_age, sink.clone()),
             epoch: one(&self.epoch, sink.clone()),
             failures: one(&self.failures, sink.clone()),
-            refused: one(&self.refused, sink.clone()),
             latency: one(&self.latency, sink),
         }
     }

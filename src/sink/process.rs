@@ -16,7 +16,7 @@ use crate::sink::progress::{ProgressLog, ProgressRecorder};
 use crate::sink::queue::{DrainState, QueueProducer, ShardStatus, SinkQueue};
 use crate::sink::resume::ResumeFacts;
 use crate::sink::task::SinkTask;
-use crate::sink::{OnRefused, Shard, Writers};
+use crate::sink::{Shard, Writers};
 use crate::time::Epoch;
 
 /// So long a call of a writer may take, before its sink is in trouble.
@@ -56,7 +56,6 @@ pub(crate) struct SinkConnection {
     pub shards: u32,
     pub schema: Arc<RowSchema>,
     pub writers: Writers,
-    pub on_refused: OnRefused,
     pub halt: Halt,
     pub metrics: SinkMetrics,
 }
@@ -153,13 +152,7 @@ impl ProcessSinks {
         };
         self.shards.lock().push(recorder.clone());
         let ends = (to.halt.clone(), self.closing.clone());
-        let task = SinkTask::new(
-            queue.clone(),
-            (to.writers.clone(), to.on_refused),
-            facts,
-            recorder,
-            ends,
-        );
+        let task = SinkTask::new(queue.clone(), to.writers.clone(), facts, recorder, ends);
         self.tasks.lock().push(task);
         Some(QueueProducer(queue))
     }

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::metrics::SinkMetrics;
-use crate::sink::row::Row;
 use crate::sink::{Batch, Shard};
 use crate::time::Epoch;
 
@@ -187,14 +186,6 @@ impl SinkQueue {
         drop(state);
         self.observe(written);
         was_in_trouble
-    }
-
-    /// The store will never have a row that was taken.
-    pub(super) fn refused(&self, row: &Row) {
-        self.metrics.refused.inc();
-        let mut state = self.state.lock();
-        state.rows -= 1;
-        state.bytes -= row.bytes();
     }
 
     /// Latency of what was written: from the event's time, or from when its epoch was opened.

@@ -19,8 +19,7 @@ use crate::fault;
 use crate::sink::progress::ProgressRecorder;
 use crate::sink::queue::SinkQueue;
 use crate::sink::resume::{self, ResumeFacts};
-use crate::sink::row::Row;
-use crate::sink::{Batch, OnRefused, Progress, TransactionalWriter, WriteError, Writer, Writers};
+use crate::sink::{Batch, Progress, TransactionalWriter, WriteError, Writer, Writers};
 use crate::time::Epoch;
 
 /// Rows that are written in one go, but for an epoch that has more.
@@ -47,7 +46,6 @@ pub(crate) enum TaskTurn {
 pub(crate) struct SinkTask {
     pub(super) queue: Arc<SinkQueue>,
     pub(super) writers: Writers,
-    pub(super) on_refused: OnRefused,
     pub(super) facts: ResumeFacts,
     pub(super) recorder: ProgressRecorder,
     pub(super) halt: Halt,
@@ -75,7 +73,7 @@ enum OpenWriter {
 impl SinkTask {
     pub(super) fn new(
         queue: Arc<SinkQueue>,
-        (writers, on_refused): (Writers, OnRefused),
+        writers: Writers,
         facts: ResumeFacts,
         recorder: ProgressRecorder,
         (halt, closing): (Halt, Arc<AtomicBool>),
@@ -85,7 +83,6 @@ impl SinkTask {
         Self {
             queue,
             writers,
-            on_refused,
             facts,
             recorder,
             halt,
@@ -123,7 +120,10 @@ impl SinkTask {
         match self.step() {
             Ok(turn) => turn,
             Err(WriteError::Retry(error)) => self.failed(&error),
-            Err(WriteError::Refused { row, error }) => self.refused(row, &error),
+            Err(WriteError::Refused { row, error }) => {
+                let error = self.refused(row, &error);
+                self.ended_by(error)
+            }
             Err(WriteError::Fatal(error)) => self.ended_by(error),
         }
     }
@@ -265,35 +265,8 @@ impl SinkTask {
         TaskTurn::Ended
     }
 
-    /// Halts, or leaves the row out; the others are given once more.
-    fn refused(&mut self, place: (usize, usize), why: &Error) -> TaskTurn {
-        let error = self.refusal(place, why);
-        let taken = match self.on_refused {
-            OnRefused::Halt => None,
-            OnRefused::Skip => self.take_out(place),
-        };
-        let Some(row) = taken else {
-            return self.ended_by(error);
-        };
-        self.queue.refused(&row);
-        tracing::error!(sink = %self.name(), %error, "left out a row that the store refuses");
-        TaskTurn::Worked
-    }
-
-    /// Takes a row out of what is in hand.
-    fn take_out(&mut self, (batch, row): (usize, usize)) -> Option<Row> {
-        let state = &mut self.state;
-        let known = state
-            .taken
-            .partition_point(|batch| Some(batch.epoch) <= state.after);
-        let rows = &mut state.taken.get_mut(known + batch)?.rows;
-        let row = (row < rows.len()).then(|| rows.remove(row))?;
-        state.taken.retain(|batch| !batch.rows.is_empty());
-        Some(row)
-    }
-
     /// For a person: which row, and why.
-    fn refusal(&self, (batch, row): (usize, usize), why: &Error) -> Error {
+    fn refused(&self, (batch, row): (usize, usize), why: &Error) -> Error {
         let error = Error::definition(format!("sink `{}` refuses a row", self.queue.shard.sink)).detail(why);
         // It counts from the first batch that it was given.
         let taken = self.state.taken.iter();
@@ -306,8 +279,7 @@ impl SinkTask {
             .rows
             .get(row)
             .and_then(|row| row.json(&self.queue.shard.schema));
-        row.into_iter()
-            .fold(error, |error, row| error.detail(shortened(row)))
+        row.into_iter().fold(error, |error, row| error.detail(row))
     }
 
     fn failed(&mut self, error: &Error) -> TaskTurn {
@@ -330,18 +302,6 @@ impl SinkTask {
         state.tries += 1;
         TaskTurn::Wait(wait)
     }
-}
-
-/// What is told of a row: one that is refused is large, at times.
-const TOLD_BYTES: usize = 4096;
-
-fn shortened(mut row: String) -> String {
-    if row.len() > TOLD_BYTES {
-        let bytes = row.len();
-        row.truncate(row.floor_char_boundary(TOLD_BYTES));
-        row += &format!("… ({bytes} bytes)");
-    }
-    row
 }
 
 #[cfg(test)]

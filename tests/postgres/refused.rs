@@ -20,10 +20,6 @@ struct Limit {
 }
 
 fn flow(dir: &Path) -> thalweg::Flow {
-    flow_with(dir, OnRefused::Halt)
-}
-
-fn flow_with(dir: &Path, on_refused: OnRefused) -> thalweg::Flow {
     let pattern = dir.join("limits.jsonl");
     dataflow("limits", move |flow: Dataflow| {
         let lines = Files::lines(&pattern)
@@ -32,7 +28,7 @@ fn flow_with(dir: &Path, on_refused: OnRefused) -> thalweg::Flow {
             .keyed(|(id, row)| (id, row));
         flow.table("limits", lines)
             .key_named("id")
-            .upsert_to("limits_pg", Sink::table("limits").on_refused(on_refused));
+            .upsert_to("limits_pg", Sink::table("limits"));
     })
 }
 
@@ -142,37 +138,4 @@ fn a_trigger_that_withholds_rows_halts_the_service() {
         text.contains("did not accept all of its rows") && text.contains("0 of 1"),
         "{text}"
     );
-}
-
-#[test]
-fn rows_that_are_refused_are_left_out_where_the_sink_says_so() {
-    let (postgres, dir) = (Postgres::shared(), tempfile::tempdir().unwrap());
-    let input = Input::new(dir.path(), 1);
-    input.line("limits.jsonl", &limit(1, 1, "first", 0));
-    let flow = flow_with(dir.path(), OnRefused::Skip);
-    let ledger = dir.path().join("ledger");
-    let run = || start(&flow, postgres.settings(), &ledger, 1, true).unwrap();
-    run().join().unwrap();
-    postgres.run("ALTER TABLE limits ADD CONSTRAINT low CHECK (\"limit\" < 1000)");
-    for id in 2..300 {
-        let refused = id % 50 == 7;
-        let (high, note) = if refused {
-            (5_000, "too high")
-        } else {
-            (i64::from(id), "fine")
-        };
-        input.line("limits.jsonl", &limit(id, high, note, 0));
-    }
-    // The row before stays.
-    input.line("limits.jsonl", &limit(1, 5_000, "too high", 0));
-    let service = run();
-    let metrics = service.metrics().clone();
-    service.join().unwrap();
-    let expected = (1..300).filter(|id| id % 50 != 7).count();
-    assert_eq!(
-        postgres.value("SELECT count(*) FROM limits"),
-        expected.to_string()
-    );
-    assert_eq!(postgres.value("SELECT note FROM limits WHERE id = 1"), "first");
-    assert_eq!(metrics.sink("limits_pg").refused.get(), 7);
 }

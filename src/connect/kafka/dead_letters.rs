@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::schema::RowSchema;
 use crate::sink::dead_letters::LetterRow;
 use crate::sink::row::Row;
-use crate::sink::{Method, OnRefused, OpenedSink, Sink};
+use crate::sink::{Method, OpenedSink, Sink};
 use crate::source::Environment;
 
 /// Before the names that Kafka Connect's dead letters have.
@@ -63,8 +63,7 @@ impl Sink for LetterTopic {
             method,
             partitions: None,
         };
-        // Another topic for letters that this one refuses would only put the question off.
-        Ok(to.open(env, encoding).on_refused(OnRefused::Skip))
+        Ok(to.open(env, encoding))
     }
 }
 

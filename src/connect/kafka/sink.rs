@@ -59,7 +59,7 @@ impl<T: 'static> Sink for Topic<T> {
             method,
             partitions: self.partitions,
         };
-        Ok(to.open(env, encoding).on_refused(self.on_refused))
+        Ok(to.open(env, encoding))
     }
 }
 

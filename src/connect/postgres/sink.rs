@@ -35,7 +35,6 @@ impl Sink for PostgresTable {
         };
         Ok(OpenedSink::new(description, writers)
             .shards(self.shards)
-            .on_refused(self.on_refused)
             .examine(move |schema| {
                 look(schema).unwrap_or_else(|error| vec![Finding::error(error.to_string())])
             }))

@@ -83,14 +83,6 @@ fn batch(epoch: u64, rows: usize) -> Batch {
 }
 
 fn connect(writers: Writers, halt: &Halt) -> (ProcessSinks, QueueProducer, SinkTask) {
-    connect_with(writers, OnRefused::Halt, halt)
-}
-
-fn connect_with(
-    writers: Writers,
-    on_refused: OnRefused,
-    halt: &Halt,
-) -> (ProcessSinks, QueueProducer, SinkTask) {
     let run = SinkRun {
         ledger: 1,
         generation: 3,
@@ -103,7 +95,6 @@ fn connect_with(
         shards: 1,
         schema: Arc::new(schema),
         writers,
-        on_refused,
         halt: halt.clone(),
         metrics: SinkMetrics::default(),
     };
@@ -284,67 +275,4 @@ fn a_store_that_rests_is_left_alone_until_the_service_ends() {
     assert!(!pause.is_finished());
     sinks.close();
     pause.join().expect("it ends");
-}
-
-/// Takes no row of some values, and says which.
-#[derive(Clone)]
-struct Picky(Notes, Arc<Mutex<Vec<(u64, u8)>>>);
-
-impl TransactionalWriter for Picky {
-    fn resume(&mut self) -> Result<Option<Progress>> {
-        self.0.resume()
-    }
-
-    fn commit(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), WriteError> {
-        let values =
-            |batch: &Batch| -> Vec<u8> { batch.rows.iter().map(|row| row.after().unwrap()[0]).collect() };
-        for (at, batch) in epochs.iter().enumerate() {
-            if let Some(row) = values(batch).iter().position(|value| *value % 7 == 0) {
-                let error = Error::external("it is too large");
-                return Err(WriteError::Refused {
-                    row: (at, row),
-                    error,
-                });
-            }
-        }
-        self.0.commit(epochs, progress)?;
-        for batch in epochs {
-            self.1
-                .lock()
-                .extend(values(batch).into_iter().map(|value| (batch.epoch.0, value)));
-        }
-        Ok(())
-    }
-}
-
-proptest::proptest! {
-    /// Whatever is refused, and in whichever epochs, the store has all other rows, once and in order, and its
-    /// progress counts these; nothing is held back.
-    #[test]
-    fn rows_that_are_refused_are_left_out_and_no_others(
-        epochs in proptest::collection::vec(proptest::collection::vec(0u8..21, 1..6), 1..8),
-        at_once in 1usize..4,
-    ) {
-        let (notes, halt, stored) = (Notes::default(), Halt::default(), Arc::default());
-        let picky = Picky(notes.clone(), Arc::clone(&stored));
-        let writers = Writers::transactional(move |_| Ok(picky.clone()));
-        let (sinks, producer, mut task) = connect_with(writers, OnRefused::Skip, &halt);
-        let metrics = task.queue.clone();
-        for some in (3..).zip(&epochs).collect::<Vec<_>>().chunks(at_once) {
-            for (epoch, values) in some {
-                let row = |value: &u8| Row::change(&[1], None, Some(&[*value]), 1);
-                let rows = values.iter().map(row).collect();
-                producer.put(Batch { epoch: Epoch(*epoch), rows });
-            }
-            while task.turn() == TaskTurn::Worked {}
-        }
-        let all = (3u64..).zip(&epochs).flat_map(|(epoch, values)| values.iter().map(move |value| (epoch, *value)));
-        let kept: Vec<(u64, u8)> = all.filter(|(_, value)| value % 7 != 0).collect();
-        proptest::prop_assert_eq!(&*stored.lock(), &kept);
-        let counted = notes.0.lock().stored.as_ref().map_or(0, |stored| stored.rows);
-        proptest::prop_assert_eq!(counted, kept.len() as u64);
-        proptest::prop_assert!(!halt.is_halted() && sinks.is_clear(Epoch(2 + epochs.len() as u64)));
-        let state = metrics.state();
-        proptest::prop_assert_eq!((state.waiting_rows, state.waiting_bytes), (0, 0));
-    }
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Message as _, OwnedHeaders};
@@ -149,18 +149,8 @@ impl ProducerContext for DeliveryCallbacks {
 impl SinkProducer {
     /// A producer of this transactional id, not connected yet.
     pub(in crate::connect::kafka) fn new(kafka: &KafkaSettings, transactional_id: &str) -> Result<Self> {
-        Self::of(&config::producer(kafka, transactional_id)?)
-    }
-
-    /// The same that sends each record by itself: a broker refuses a batch as a whole, whichever record of it
-    /// was too large.
-    pub(super) fn one_by_one(kafka: &KafkaSettings, transactional_id: &str) -> Result<Self> {
-        Self::of(config::producer(kafka, transactional_id)?.set("batch.num.messages", "1"))
-    }
-
-    fn of(config: &ClientConfig) -> Result<Self> {
         let delivered: Arc<Mutex<DeliveryOutcome>> = Arc::default();
-        let client = config
+        let client = config::producer(kafka, transactional_id)?
             .create_with_context(DeliveryCallbacks(delivered.clone()))
             .map_err(|error| {
                 Error::definition("cannot make a Kafka producer")

@@ -31,8 +31,6 @@ pub(super) struct KafkaWriter {
     progress_topic: String,
     partitions: u32,
     producer: Option<SinkProducer>,
-    /// Whether each record is sent by itself, to find the one that is refused.
-    one_by_one: bool,
     /// What rows end before, by partition.
     ends: BTreeMap<i32, i64>,
     /// Sequences of rows that are there, though the progress does not say so.
@@ -56,7 +54,6 @@ impl KafkaWriter {
             encoder,
             partitions,
             producer: None,
-            one_by_one: false,
             ends: BTreeMap::new(),
             present: BTreeSet::new(),
             key: Vec::new(),
@@ -67,10 +64,7 @@ impl KafkaWriter {
 
     /// A new producer, which fences the one before, and what was committed by then.
     fn connect(&mut self) -> Result<Option<Progress>> {
-        let producer = match self.one_by_one {
-            true => SinkProducer::one_by_one(&self.target.kafka, &self.name)?,
-            false => SinkProducer::new(&self.target.kafka, &self.name)?,
-        };
+        let producer = SinkProducer::new(&self.target.kafka, &self.name)?;
         producer
             .init(self.shard.call_max)
             .map_err(|failure| self.outside(failure))?;
@@ -313,22 +307,6 @@ impl TransactionalWriter for KafkaWriter {
     }
 
     fn commit(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), WriteError> {
-        let committed = self.attempt(epochs, progress);
-        if !matches!(committed, Err(WriteError::Refused { .. })) {
-            return committed;
-        }
-        // It was refused together with others: by itself it may be taken, and another be the one.
-        self.one_by_one = true;
-        let committed = self.attempt(epochs, progress);
-        // The next transaction has batches again.
-        (self.one_by_one, self.producer) = (false, None);
-        committed
-    }
-}
-
-impl KafkaWriter {
-    /// Commits, or leaves no producer behind.
-    fn attempt(&mut self, epochs: &[Batch], progress: &Progress) -> Result<(), WriteError> {
         if self.producer.is_none() {
             let committed = self.connect()?;
             let expected = rows_before(epochs, progress);
