@@ -13,6 +13,7 @@ cd "$(dirname "$0")/.."
 seeds=${SEEDS:-1000} cycles=${CYCLES:-16} cargo=${CARGO:-cargo}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 tree=$target/mutants/tree logs=$target/mutants/logs
+read -ra flags <<<"${CARGO_FLAGS:-}"
 units=(sink:: ledger:: checkpoint:: operator::deliver connect::kafka::sink)
 
 say() { echo "mutants: $*" >&2; }
@@ -38,7 +39,7 @@ mutants() { for file in tests/mutants/*.patch; do basename "$file" .patch; done 
 # The binary that a target was built as. The copy's artifacts would be taken for those of the tree itself, so it has a folder of
 # its own for them.
 built() {
-	(cd "$tree" && CARGO_TARGET_DIR=$target/mutants/target $cargo test --workspace --features "$features" ${CARGO_FLAGS:-} "$@" --no-run --message-format=short 2>&1) |
+	(cd "$tree" && CARGO_TARGET_DIR=$target/mutants/target $cargo test --workspace --features "$features" "${flags[@]}" "$@" --no-run --message-format=short 2>&1) |
 		tee "$logs/build.log" | sed -n 's/.*Executable.*(\(.*\))$/\1/p' | tail -1
 }
 features=thalweg/object-store,thalweg/postgres,thalweg/protobuf,thalweg/json-schema
