@@ -148,19 +148,24 @@ fn tail(log: &str) -> String {
 /// Every process sees all of them.
 fn look_at(members: &[Member; 3]) {
     for (process, member) in members.iter().enumerate() {
-        let (status, answer) = member.ask("/v1/cluster").expect("it answers");
-        assert_eq!(
-            (status, answer["process"].as_u64()),
-            (200, Some(process as u64)),
-            "{answer}"
-        );
-        let all = answer["processes"].as_array().expect("a list");
-        assert_eq!(all.len(), 3, "{answer}");
-        assert!(
-            all.iter()
-                .all(|one| one["connected"] == true && one["epoch"].is_u64()),
-            "{answer}"
-        );
+        // A process may be ready, as the topic was empty, before its first epoch is closed.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, answer) = member.ask("/v1/cluster").expect("it answers");
+            assert_eq!(
+                (status, answer["process"].as_u64()),
+                (200, Some(process as u64)),
+                "{answer}"
+            );
+            let all = answer["processes"].as_array().expect("a list");
+            assert_eq!(all.len(), 3, "{answer}");
+            assert!(all.iter().all(|one| one["connected"] == true), "{answer}");
+            if all.iter().all(|one| one["epoch"].is_u64()) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{answer}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let (_, sources) = member.ask("/v1/sources").expect("it answers");
         let partitions = sources["sources"][0]["partitions"].as_array().expect("a list");
         assert_eq!(partitions.len(), PARTITIONS as usize, "{sources}");
