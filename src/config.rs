@@ -30,6 +30,7 @@ use crate::connect::connector::Connector;
 use crate::error::{Error, Result};
 use crate::http::{CertificateFiles, HttpSettings};
 use crate::ingest::BufferLimits;
+use crate::mesh::Cluster;
 use crate::runtime::OnDifference;
 use crate::runtime::checkpoints::OnNewProgram;
 use crate::secret::Secret;
@@ -111,8 +112,10 @@ pub(crate) struct ServiceSettings {
     pub on_new_plan: OnNewProgram,
     /// What to do if a replayed epoch has a different result.
     pub on_difference: OnDifference,
-    /// The processes of the cluster.
+    /// The cluster, as written.
     pub cluster: ClusterSettings,
+    /// This process's place in it; `None` without one.
+    pub membership: Option<Cluster>,
     /// Limits on reading ahead.
     pub bounds: BufferLimits,
     /// The name of the application: a ledger belongs to one.
@@ -232,6 +235,13 @@ pub(crate) fn load(inputs: &ConfigInputs) -> Result<ResolvedSettings> {
     }
     if mistakes.0.is_empty() {
         agree(&settings, &said, &mut mistakes);
+        match settings.cluster.resolve() {
+            Ok(membership) => settings.membership = membership,
+            Err((name, wrong)) => {
+                let origin = said.get(name).map(|said| &said.origin);
+                mistakes.add(origin, format!("`{name}` {wrong}"));
+            }
+        }
     }
     mistakes.refuse()?;
     entries.sort_by(|(a, x), (b, y)| (a, &x.name).cmp(&(b, &y.name)));
@@ -280,9 +290,6 @@ fn agree(settings: &ServiceSettings, said: &BTreeMap<String, RawSetting>, mistak
         if let Some((name, wrong)) = connector.conflict(&settings.connectors) {
             mistakes.add(origin(&name), format!("`{name}` {wrong}"));
         }
-    }
-    if let Err((name, wrong)) = settings.cluster.resolve() {
-        mistakes.add(origin(name), format!("`{name}` {wrong}"));
     }
     let place = &settings.checkpoint_place;
     let in_bucket = place.url.as_ref().is_some_and(|url| url.starts_with("s3://"));

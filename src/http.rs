@@ -61,6 +61,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use crate::certificate::CertificateFiles;
 use crate::error::{Error, Result};
 use crate::health::Readiness;
 pub(crate) use crate::http::access::new_token;
@@ -74,15 +75,6 @@ use crate::runtime::sinks::SinkStatus;
 use crate::runtime::sources::SourceStatus;
 use crate::time::Epoch;
 use crate::view::Views;
-
-/// A certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The certificate, and those that lead to its CA, in PEM.
-    pub certificate: PathBuf,
-    /// Its private key, in PEM.
-    pub key: PathBuf,
-}
 
 /// The address to listen on, and the limits.
 #[derive(Clone, Debug)]

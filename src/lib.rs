@@ -58,6 +58,7 @@
 
 #[doc(hidden)]
 pub mod bridge;
+pub(crate) mod certificate;
 pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;

@@ -19,6 +19,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "clock",
             "metrics",
             "bridge",
+            "certificate",
             "fault",
             "health",
             "watermark",

@@ -28,6 +28,7 @@ mod server;
 pub mod thalweg;
 
 use std::future::Future;
+use std::net::TcpListener;
 
 /// Runs a future to its end on a thread of its own, so that it works inside and outside of a runtime.
 pub fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
@@ -43,4 +44,12 @@ pub fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Addresses of so many free ports.
+pub fn free_addresses(count: usize) -> Vec<String> {
+    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let listeners: Vec<_> = (0..count).map(bind).collect();
+    let address = |listener: &TcpListener| listener.local_addr().expect("it is bound").to_string();
+    listeners.iter().map(address).collect()
 }

@@ -50,27 +50,23 @@ fn table(body: &str) -> Result<String> {
     if answer.processes.is_empty() {
         return Ok(format!("a single process, with {} workers\n", answer.workers));
     }
-    let mut text = format!(
-        "{} processes with {} workers each, as seen by process {}\n\n{:<8} {:<24} {:<16} newest closed epoch\n",
-        answer.processes.len(),
-        answer.workers,
-        answer.process,
-        "process",
-        "address",
-        "last heard"
-    );
-    for one in answer.processes {
+    let line = |one: &ProcessAnswer| {
         let heard = match one.silent_ms {
             _ if one.process == answer.process => "this process".into(),
             Some(ms) => format!("{ms} ms ago"),
             None => "not connected".into(),
         };
-        let closed = one.time.as_deref().unwrap_or("none");
-        text.push_str(&format!(
-            "{:<8} {:<24} {heard:<16} {closed}\n",
-            one.process, one.address
-        ));
-    }
+        let closed = one.time.clone().unwrap_or_else(|| "none".into());
+        vec![one.process.to_string(), one.address.clone(), heard, closed]
+    };
+    let head = ["process", "address", "last heard", "newest closed epoch"].map(str::to_owned);
+    let text = format!(
+        "{} processes with {} workers each, as seen by process {}\n\n{}",
+        answer.processes.len(),
+        answer.workers,
+        answer.process,
+        query::table(&head, answer.processes.iter().map(line).collect())
+    );
     Ok(text)
 }
 

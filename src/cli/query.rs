@@ -261,7 +261,8 @@ fn ordered(object: &str) -> Result<Vec<(String, String)>> {
     Ok(serde_json::from_str::<Members>(object)?.0)
 }
 
-fn table(head: &[String], lines: Vec<Vec<String>>) -> String {
+/// Lines of cells below a head, in columns.
+pub(super) fn table(head: &[String], lines: Vec<Vec<String>>) -> String {
     let width = |column: usize| {
         lines
             .iter()

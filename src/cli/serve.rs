@@ -182,7 +182,7 @@ impl ServeContext<'_> {
             on_difference: wanted.on_difference,
             trim_least: wanted.checkpoints_trim.then_some(runtime::TRIM_LEAST),
             checkpoints,
-            cluster: wanted.cluster.resolve().unwrap_or_default(),
+            cluster: wanted.membership.clone(),
             ..RunSettings::default()
         })
     }

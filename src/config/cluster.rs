@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::certificate::CertificateFiles;
 use crate::mesh::Cluster;
 use crate::mesh::transport::TlsFiles;
 use crate::secret::Secret;
@@ -98,8 +99,10 @@ impl ClusterSettings {
         match &self.tls {
             [None, None, None] => Ok(None),
             [Some(certificate), Some(key), Some(ca)] => Ok(Some(TlsFiles {
-                certificate: certificate.into(),
-                key: key.into(),
+                own: CertificateFiles {
+                    certificate: certificate.into(),
+                    key: key.into(),
+                },
                 ca: ca.into(),
             })),
             [None, ..] => Err(("cluster.tls.certificate", "is missing".into())),

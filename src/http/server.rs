@@ -23,8 +23,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-#[cfg(not(feature = "tls"))]
-use crate::error::Error;
 use crate::error::Result;
 use crate::http::access::Access;
 use crate::http::problem::{Problem, ProblemKind};
@@ -132,7 +130,7 @@ impl ConnectionSecurity {
     pub(crate) fn of(files: Option<&CertificateFiles>) -> Result<Self> {
         match files {
             None => Ok(Self::Plain),
-            Some(_) => Err(Error::definition("this build has no TLS").hint("build with the feature `tls`")),
+            Some(_) => Err(crate::certificate::no_tls()),
         }
     }
 }

@@ -1,17 +1,16 @@
 //! TLS for clients, with a certificate that may be replaced while the service runs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use openssl::ssl::{Ssl, SslAcceptor, SslContext, SslFiletype, SslMethod};
+use openssl::ssl::{Ssl, SslAcceptor, SslContext, SslMethod};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
+use crate::certificate::CertificateFiles;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::http::CertificateFiles;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -85,17 +84,8 @@ fn changed(files: &CertificateFiles) -> [Option<SystemTime>; 2] {
 }
 
 fn context(files: &CertificateFiles) -> Result<SslContext> {
-    let unfit = |what: &str, path: &PathBuf, error| {
-        Error::definition(format!("cannot use `http.tls.{what}`, {}", path.display())).detail(error)
-    };
     let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())
         .map_err(|error| Error::internal("cannot set up TLS").detail(error))?;
-    acceptor
-        .set_certificate_chain_file(&files.certificate)
-        .map_err(|error| unfit("certificate", &files.certificate, error))?;
-    acceptor
-        .set_private_key_file(&files.key, SslFiletype::PEM)
-        .and_then(|()| acceptor.check_private_key())
-        .map_err(|error| unfit("key", &files.key, error))?;
+    files.install("http.tls", &mut acceptor)?;
     Ok(acceptor.build().into_context())
 }

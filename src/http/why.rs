@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::error::count;
 use crate::http::answer::{self, Time};
+use crate::http::params::Params;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::read;
 use crate::http::shared::RequestContext;
@@ -80,12 +81,15 @@ pub(crate) async fn why_not_closed(
     State(shared): State<Arc<RequestContext>>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let query = query.unwrap_or_default();
-    let named = query.split('&').find_map(|pair| pair.strip_prefix("view="));
+    let params = Params::read(query.as_deref().unwrap_or_default())?;
+    let named = params
+        .conditions
+        .into_iter()
+        .find(|condition| condition.field == "view");
     let name = named.ok_or_else(|| {
         Problem::new(ProblemKind::Parameter, "which view?").hint("write /v1/why-not-closed?view=NAME")
     })?;
-    let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+    let name = name.value;
     let view = read::view(&shared, &name)?;
     let at = shared.state.views.closed();
     let (spec, sources) = (view.spec(), (shared.state.sources_now)());

@@ -319,7 +319,7 @@ impl LinkReader {
         Ok(true)
     }
 
-    fn handle(&mut self, kind: FrameKind, mut body: Vec<u8>) -> Option<()> {
+    fn handle(&mut self, kind: FrameKind, body: Vec<u8>) -> Option<()> {
         match kind {
             FrameKind::Heartbeat => {}
             FrameKind::Goodbye => self.state.over.store(true, Ordering::Release),
@@ -329,8 +329,8 @@ impl LinkReader {
             }
             FrameKind::Piece => _ = self.health.pieces.send((self.peer, body)),
             FrameKind::Request | FrameKind::Answer => {
-                let rest = body.split_off_checked(8)?;
-                let id = u64::from_le_bytes(body.try_into().ok()?);
+                let (id, rest) = body.split_first_chunk()?;
+                let (id, rest) = (u64::from_le_bytes(*id), rest.to_vec());
                 if kind == FrameKind::Request {
                     let from = self.peer;
                     _ = self.health.requests.send(Request { from, id, body: rest });
@@ -341,16 +341,6 @@ impl LinkReader {
             }
         }
         Some(())
-    }
-}
-
-trait SplitOff: Sized {
-    fn split_off_checked(&mut self, at: usize) -> Option<Self>;
-}
-
-impl SplitOff for Vec<u8> {
-    fn split_off_checked(&mut self, at: usize) -> Option<Self> {
-        (self.len() >= at).then(|| self.split_off(at))
     }
 }
 

@@ -5,15 +5,14 @@ use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::certificate::{self, CertificateFiles};
+use crate::error::Result;
 
 /// The files of a process's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Its certificate, and those that lead to `ca`, in PEM.
-    pub certificate: PathBuf,
-    /// Its private key, in PEM.
-    pub key: PathBuf,
+    /// Its certificate and key.
+    pub own: CertificateFiles,
     /// The certificates of those who may sign a process's certificate, in PEM.
     pub ca: PathBuf,
 }
@@ -105,30 +104,22 @@ impl Security {
 
     #[cfg(not(feature = "tls"))]
     fn with_certificates(_files: &TlsFiles) -> Result<Self> {
-        Err(Error::definition("this build has no TLS").hint("build with the feature `tls`"))
+        Err(certificate::no_tls())
     }
 
     #[cfg(feature = "tls")]
     fn with_certificates(files: &TlsFiles) -> Result<Self> {
-        use openssl::ssl::{SslContext, SslFiletype, SslMethod, SslVerifyMode, SslVersion};
-        let unfit = |what: &str, path: &std::path::Path, error: openssl::error::ErrorStack| {
-            Error::definition(format!("cannot use `cluster.tls.{what}`, {}", path.display())).detail(error)
-        };
-        let internal = |error| Error::internal("cannot set up TLS").detail(error);
+        use openssl::ssl::{SslContext, SslMethod, SslVerifyMode, SslVersion};
+        const SECTION: &str = "cluster.tls";
+        let internal = |error| crate::error::Error::internal("cannot set up TLS").detail(error);
         let mut context = SslContext::builder(SslMethod::tls()).map_err(internal)?;
         context
             .set_min_proto_version(Some(SslVersion::TLS1_3))
             .map_err(internal)?;
-        context
-            .set_certificate_chain_file(&files.certificate)
-            .map_err(|error| unfit("certificate", &files.certificate, error))?;
-        context
-            .set_private_key_file(&files.key, SslFiletype::PEM)
-            .and_then(|()| context.check_private_key())
-            .map_err(|error| unfit("key", &files.key, error))?;
+        files.own.install(SECTION, &mut context)?;
         context
             .set_ca_file(&files.ca)
-            .map_err(|error| unfit("ca", &files.ca, error))?;
+            .map_err(|error| certificate::unfit(SECTION, "ca", &files.ca, error))?;
         context.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
         context.set_session_cache_mode(openssl::ssl::SslSessionCacheMode::OFF);
         Ok(Self::Tls(std::sync::Arc::new(context.build())))

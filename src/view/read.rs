@@ -85,7 +85,7 @@ impl Serve for View {
             None if !self.is_whole() => self.ask_row(ShardQuery::Row(query.clone()), at)?,
             found => found,
         };
-        Ok(found.map(|stored| self.scan(at, Vec::new()).found(&stored)))
+        Ok(self.decoded(found, at))
     }
 
     fn is_whole(&self) -> bool {
@@ -94,7 +94,7 @@ impl Serve for View {
 
     fn local_row(&self, query: &RowQuery, at: &Snapshot) -> Result<Option<FoundRow>, ReadError> {
         let found = self.kept(at.epoch, || self.find(query, at))?;
-        Ok(found.map(|stored| self.scan(at, Vec::new()).found(&stored)))
+        Ok(self.decoded(found, at))
     }
 
     fn rows_count(&self, at: &Snapshot) -> usize {
@@ -113,13 +113,11 @@ impl Serve for View {
     }
 
     fn rows(&self, query: &RowsQuery, at: &Snapshot) -> Result<Page, ReadError> {
+        if self.is_whole() {
+            return self.local_rows(query, at);
+        }
         // Errors in a query are reported before another process is asked.
         let plan = ScanPlan::new(self.of(at), query)?;
-        if self.is_whole() {
-            return Ok(self
-                .scan(at, Vec::new())
-                .finish(&plan, self.page(&plan, at, None)?));
-        }
         let scan = self.scan(at, Vec::new());
         let last = match scan.resume(&plan)? {
             Some(key) if plan.is_sorted() => self.row_of_key(&key, at)?,
@@ -215,6 +213,11 @@ impl View {
         let answer = read();
         check()?;
         answer
+    }
+
+    /// The row for the client.
+    fn decoded(&self, stored: Option<StoredRow>, at: &Snapshot) -> Option<FoundRow> {
+        stored.map(|stored| self.scan(at, Vec::new()).found(&stored))
     }
 
     /// Answers another process.

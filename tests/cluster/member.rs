@@ -1,7 +1,6 @@
 //! A process of a cluster, and the transfers that it computes balances of.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thalweg::prelude::{Dataflow, Kafka, dataflow};
 
+use crate::support::free_addresses;
 use crate::support::kafka::Broker;
 use crate::support::thalweg::Thalweg;
 
@@ -112,13 +112,6 @@ impl Cluster {
             .stdin(Stdio::null());
         Thalweg::spawn_command(command)
     }
-}
-
-pub fn free_addresses(processes: usize) -> Vec<String> {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let listeners: Vec<_> = (0..processes).map(bind).collect();
-    let address = |listener: &TcpListener| listener.local_addr().expect("bound").to_string();
-    listeners.iter().map(address).collect()
 }
 
 /// A process below a supervisor, which serves at the same address however often it is started.

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::member::{ACCOUNTS, Cluster, PATIENCE, Transfer, free_addresses};
-use crate::support::block_on;
+use super::member::{ACCOUNTS, Cluster, PATIENCE, Transfer};
 use crate::support::certificates::{Authority, Certificate};
 use crate::support::kafka::Broker;
 use crate::support::thalweg::{command, succeeded};
+use crate::support::{block_on, free_addresses};
 
 fn words(certificate: &Certificate, ca: &Path) -> Vec<String> {
     let set = |name: &str, file: &Path| {

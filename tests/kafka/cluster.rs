@@ -1,7 +1,6 @@
 //! Two processes compute what one does: every epoch of a ledger has the same changes in every view.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::Path;
 
 use thalweg::Epoch;
@@ -10,6 +9,7 @@ use thalweg::runtime::Service;
 use super::load::{Random, Till, Topics};
 use super::node::{self, Closed, Node};
 use super::oracle::{self, Rows};
+use crate::support::free_addresses;
 use crate::support::kafka::Broker;
 use crate::support::registry::Registry;
 
@@ -44,7 +44,7 @@ fn every_process_is_live_in_the_end_and_any_may_ask_for_a_stop() {
     let (topics, registry) = (filled("cluster-stop"), Registry::shared());
     let dir = tempfile::tempdir().unwrap();
     let start = || {
-        let addresses = free_addresses();
+        let addresses = free_addresses(2);
         [0, 1].map(|process| {
             let node = Node::of(&topics, &registry.url());
             let node = Node {
@@ -102,7 +102,7 @@ fn filled(name: &str) -> Topics<'static> {
 
 /// Runs a node as two processes, the first of which keeps the ledger; adds up what they have.
 fn pair(node: &Node, dir: &Path) -> (Vec<Closed>, Rows) {
-    let addresses = free_addresses();
+    let addresses = free_addresses(2);
     let process = |process| Node {
         cluster: Some((process, addresses.clone())),
         ..node.clone()
@@ -149,13 +149,4 @@ fn same(alone: &[Closed], together: &[Closed]) {
         assert_eq!(one, two);
     }
     assert_eq!(alone.len(), together.len());
-}
-
-/// Two ports of the loopback, free as of now.
-fn free_addresses() -> Vec<String> {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("it is bound").to_string())
-        .collect()
 }

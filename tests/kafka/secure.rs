@@ -6,12 +6,6 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use openssl::asn1::Asn1Time;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::PKey;
-use openssl::x509::{X509, X509Name};
 use thalweg::connect::kafka::Kafka;
 use thalweg::connect::kafka::KafkaSettings;
 use thalweg::secret::Secret;
@@ -20,6 +14,7 @@ use thalweg::source::{Environment, Source};
 
 use super::PATIENCE;
 use super::broker::{Reading, numbers};
+use crate::support::certificates::Authority;
 use crate::support::kafka::{Broker, Secure};
 use crate::support::registry::Registry;
 use crate::support::thalweg::Thalweg;
@@ -65,28 +60,6 @@ fn sasl<'a>(mechanism: &'a str, ca: &'a str) -> [(&'a str, &'a str); 4] {
     ]
 }
 
-/// A certificate that signed nothing here.
-fn other_authority() -> String {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
-    let mut name = X509Name::builder().unwrap();
-    name.append_entry_by_text("CN", "somebody else").unwrap();
-    let name = name.build();
-    let mut certificate = X509::builder().unwrap();
-    certificate.set_version(2).unwrap();
-    certificate.set_subject_name(&name).unwrap();
-    certificate.set_issuer_name(&name).unwrap();
-    certificate.set_pubkey(&key).unwrap();
-    certificate
-        .set_not_before(&Asn1Time::days_from_now(0).unwrap())
-        .unwrap();
-    certificate
-        .set_not_after(&Asn1Time::days_from_now(9).unwrap())
-        .unwrap();
-    certificate.sign(&key, MessageDigest::sha256()).unwrap();
-    String::from_utf8(certificate.build().to_pem().unwrap()).unwrap()
-}
-
 #[test]
 fn records_are_read_with_the_right_login() {
     let (_, secure) = broker();
@@ -105,9 +78,9 @@ fn records_are_read_with_the_right_login() {
 fn what_is_wrong_is_named_in_time_and_without_the_password() {
     let (_, secure) = broker();
     let folder = tempfile::tempdir().unwrap();
-    let other = folder.path().join("other.pem");
-    std::fs::write(&other, other_authority()).unwrap();
-    let other = other.to_str().unwrap();
+    // It signed nothing here.
+    let other = Authority::new(folder.path(), "other");
+    let other = other.file.to_str().unwrap();
     let wrong = "wrong-and-secret-too";
     let (ca, login) = (&secure.ca, |ca| sasl("SCRAM-SHA-512", ca));
     let cases = [

@@ -1,7 +1,6 @@
 //! Two processes of a cluster, and a replay of what they bound, see the same watermarks and the same changes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use thalweg::Epoch;
@@ -18,6 +17,8 @@ use thalweg::source::{Environment, Source, Substitute};
 use thalweg::testing::memory::Memory;
 use thalweg::view::serve::{Filter, FoundRow, Op, OrderBy, RowQuery, RowsQuery, Serve, WindowPick};
 use thalweg::view::{AsOf, Snapshot, Views};
+
+use crate::support::free_addresses;
 
 /// Event times of each source, by partition and then by epoch. `b` has nothing after its second epoch, up to
 /// the fifth.
@@ -114,13 +115,6 @@ fn seen(views: &Views) -> Vec<(i64, u64)> {
         )
     };
     (1..=6).map(at).collect()
-}
-
-fn free_addresses(processes: usize) -> Vec<String> {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let listeners: Vec<_> = (0..processes).map(bind).collect();
-    let address = |listener: &TcpListener| listener.local_addr().expect("bound").to_string();
-    listeners.iter().map(address).collect()
 }
 
 /// Runs a flow to its end in so many processes, all of them here; the first keeps the ledger.
